@@ -1,0 +1,133 @@
+"""
+Undistortion by OpenCV's lens models, in numpy.
+
+Points are (N, 2) float64, in focal lengths from the principal point. Solved by Newton's method to
+convergence; NaN where the model has no solution: outside the circle where it folds back.
+"""
+
+import math
+
+import numpy as np
+from numpy.polynomial import Polynomial
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]
+
+COEFFICIENT_COUNTS = {
+    '': (0,),
+    'plumb_bob': (4, 5),  # k1 k2 p1 p2 [k3]
+    'rational_polynomial': (8, 12, 14),  # ... k3 k4 k5 k6 [s1 s2 s3 s4 [tau_x tau_y]]
+    'equidistant': (4,),  # k1 k2 k3 k4, also called fisheye or Kannala-Brandt
+}
+_TOLERANCE = 1e-9  # of an undistorted point, in focal lengths
+_INSIDE = 0.999  # of the radius where a lens model folds back; its slope vanishes there
+
+
+def undistort(points: Points, model: str, coefficients: tuple[float, ...]) -> Points:
+    """Return where the rays of distorted points meet the plane z = 1."""
+    if model == 'equidistant':
+        return _undistort_equidistant(points, coefficients)
+    if not any(coefficients):
+        return points
+    return _undistort_polynomial(points, coefficients)
+
+
+def _undistort_polynomial(distorted: Points, distortion: tuple[float, ...]) -> Points:
+    """Invert plumb_bob and rational_polynomial."""
+    coefficients = np.zeros(14)
+    coefficients[: len(distortion)] = distortion
+    target = _untilt(distorted, *coefficients[12:])
+    limit = _INSIDE * _fold_radius(coefficients)
+    result = np.full_like(target, np.nan)
+    pending = np.arange(len(target))
+    point = _within(target, limit)
+    with np.errstate(all='ignore'):  # points outside the model may run away; they stay NaN
+        for _ in range(20):
+            value, jacobian = _distort(point, coefficients)
+            error = target[pending] - value
+            a, b, c, d = jacobian
+            determinant = a * d - b * c
+            done = (np.abs(error).max(axis=1) < _TOLERANCE) & (determinant > 0)
+            result[pending[done]] = point[done]
+            if done.all():
+                break
+            u, v = error.T
+            step = np.stack([d * u - b * v, a * v - c * u]) / determinant
+            point = _within((point + step.T)[~done], limit)
+            pending = pending[~done]
+    return result
+
+
+def _distort(points: Points, coefficients: Points) -> tuple[Points, Points]:
+    """Apply the lens model without tilt; also return its Jacobian du/dx, du/dy, dv/dx, dv/dy."""
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = coefficients[:12]
+    x, y = points.T
+    r2 = x * x + y * y
+    numerator = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    denominator = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    radial = numerator / denominator
+    radial_slope = (  # by r2
+        k1 + r2 * (2 * k2 + r2 * 3 * k3) - radial * (k4 + r2 * (2 * k5 + r2 * 3 * k6))
+    ) / denominator
+    u = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2)
+    v = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4)
+    prism_u, prism_v = 2 * (s1 + 2 * s2 * r2), 2 * (s3 + 2 * s4 * r2)
+    mixed = 2 * (x * y * radial_slope + p1 * x + p2 * y)
+    du_dx = radial + 2 * x * x * radial_slope + 2 * p1 * y + 6 * p2 * x + x * prism_u
+    dv_dy = radial + 2 * y * y * radial_slope + 6 * p1 * y + 2 * p2 * x + y * prism_v
+    jacobian = np.stack([du_dx, mixed + y * prism_u, mixed + x * prism_v, dv_dy])
+    return np.stack([u, v], axis=-1), jacobian
+
+
+def _untilt(points: Points, tau_x: float, tau_y: float) -> Points:
+    """Undo the tilt of the sensor against the lens (OpenCV's Scheimpflug terms)."""
+    if tau_x == 0 and tau_y == 0:
+        return points
+    sin_x, cos_x, sin_y, cos_y = np.sin(tau_x), np.cos(tau_x), np.sin(tau_y), np.cos(tau_y)
+    about_x = np.array([[1, 0, 0], [0, cos_x, sin_x], [0, -sin_x, cos_x]])
+    about_y = np.array([[cos_y, 0, -sin_y], [0, 1, 0], [sin_y, 0, cos_y]])
+    rotation = about_y @ about_x
+    onto_sensor = np.eye(3)
+    onto_sensor[0] = rotation[2, 2], 0, -rotation[0, 2]
+    onto_sensor[1] = 0, rotation[2, 2], -rotation[1, 2]
+    homogeneous = np.column_stack([points, np.ones(len(points))])
+    untilted = homogeneous @ np.linalg.inv(onto_sensor @ rotation).T
+    return np.asarray(untilted[:, :2] / untilted[:, 2:])
+
+
+def _fold_radius(coefficients: Points) -> float:
+    """Return the undistorted radius where the radial model stops growing, or infinity."""
+    k1, k2, _, _, k3, k4, k5, k6 = coefficients[:8]
+    numerator, denominator = Polynomial([1, k1, k2, k3]), Polynomial([1, k4, k5, k6])  # of r2
+    slope = numerator * denominator + Polynomial([0, 2]) * (
+        numerator.deriv() * denominator - numerator * denominator.deriv()
+    )
+    return math.sqrt(min(_first_positive_root(slope), _first_positive_root(denominator)))
+
+
+def _first_positive_root(polynomial: Polynomial) -> float:
+    roots = polynomial.roots()
+    real = roots.real[np.abs(roots.imag) < 1e-6 * np.abs(roots)]
+    return float(min(real[real > 0], default=math.inf))
+
+
+def _within(points: Points, radius: float) -> Points:
+    """Pull points that lie outside a circle onto it."""
+    norm = np.hypot(points[:, 0], points[:, 1])
+    return np.asarray(points * np.minimum(1, radius / np.maximum(norm, 1e-12))[:, None])
+
+
+def _undistort_equidistant(distorted: Points, distortion: tuple[float, ...]) -> Points:
+    """Invert theta_d = theta (1 + k1 theta^2 + ... + k4 theta^8)."""
+    k1, k2, k3, k4 = distortion
+    model = Polynomial([0, 1, 0, k1, 0, k2, 0, k3, 0, k4])
+    slope = model.deriv()
+    limit = _INSIDE * min(_first_positive_root(slope), math.pi / 2)
+    radius = np.hypot(distorted[:, 0], distorted[:, 1])
+    table = np.linspace(0, limit, 1000)
+    theta = np.interp(radius, model(table), table, right=np.nan)
+    for _ in range(4):  # Newton from a start that is right to three digits
+        theta = theta - (model(theta) - radius) / slope(theta)
+    theta[~((np.abs(model(theta) - radius) < _TOLERANCE) & (theta <= limit))] = np.nan
+    stretch = np.where(radius > 1e-12, np.tan(theta) / np.maximum(radius, 1e-12), 1)
+    return np.asarray(distorted * stretch[:, None])
