@@ -1,0 +1,206 @@
+"""Configuration of LLM-MDE: one typed object that travels with the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, BertConfig, Dinov2Config, GPT2Config, PretrainedConfig, ViTConfig
+
+LANGUAGE_CHOICES = ('pretrained', 'random', 'none')
+PROMPT_CHOICES = ('adaptive', 'fixed', 'shuffled')
+
+
+class LLMMDEConfig(PretrainedConfig):
+    """
+    Architecture, prompt, camera and depth range of an LLM-MDE network.
+
+    `vision_config` and `language_config` are configurations (or dictionaries with a `model_type`) of any
+    ViT-like and any BERT-, GPT-2-, LLaMA- or Qwen-like model of transformers. `vision_name` and `language_name`
+    name the pretrained weights that `LLMMDEForDepthEstimation.create` starts from; without a name a part starts
+    from random weights. A stem of convolutions (`stem_channels`, one entry per halving of the resolution) may come
+    before the transformer; its `patch_size` is then 1 and the stem's last map is what it reads.
+
+    Ablations: `language` ('pretrained', 'random', 'none'), `prompt` ('adaptive', 'fixed', 'shuffled') and
+    LoRA ranks of 0.
+
+    Depth is predicted for a camera of `canonical_focal_px` (pixels of the network's input), multiplied by the
+    ratio of the real focal length to it, and never exceeds `max_depth_m`. Raises ValueError for a value that
+    cannot work.
+    """
+
+    model_type = 'llm_mde'
+    sub_configs = {'vision_config': AutoConfig, 'language_config': AutoConfig}
+
+    def __init__(
+        self,
+        vision_config: PretrainedConfig | dict[str, Any] | None = None,
+        language_config: PretrainedConfig | dict[str, Any] | None = None,
+        vision_name: str = '',
+        language_name: str = '',
+        stem_channels: tuple[int, ...] = (),
+        vision_levels: tuple[int, ...] = (3, 6, 9),
+        num_prototypes: int = 1000,
+        reprogramming_heads: int = 8,
+        reprogramming_head_dim: int = 128,
+        bottleneck_dim: int = 192,
+        head_dim: int = 128,
+        language: str = 'pretrained',
+        prompt: str = 'adaptive',
+        prompt_dataset: str = 'indoor rooms seen by one camera',
+        prompt_layout: dict[str, Any] | None = None,
+        lora_vision_rank: int = 160,
+        lora_vision_alpha: int = 320,
+        lora_language_rank: int = 32,
+        lora_language_alpha: int = 64,
+        image_size: int = 320,
+        image_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+        image_std: tuple[float, ...] = (0.5, 0.5, 0.5),
+        canonical_focal_px: float = 260.0,
+        min_depth_m: float = 0.1,
+        max_depth_m: float = 10.0,
+        **kwargs: Any,
+    ) -> None:
+        self.vision_config = _sub_config(vision_config, default=ViTConfig())
+        self.language_config = _sub_config(language_config, default=BertConfig())
+        self.vision_name = vision_name
+        self.language_name = language_name
+        self.stem_channels = list(stem_channels)
+        self.vision_levels = list(vision_levels)
+        self.num_prototypes = num_prototypes
+        self.reprogramming_heads = reprogramming_heads
+        self.reprogramming_head_dim = reprogramming_head_dim
+        self.bottleneck_dim = bottleneck_dim
+        self.head_dim = head_dim
+        self.language = language
+        self.prompt = prompt
+        self.prompt_dataset = prompt_dataset
+        self.prompt_layout = prompt_layout
+        self.lora_vision_rank = lora_vision_rank
+        self.lora_vision_alpha = lora_vision_alpha
+        self.lora_language_rank = lora_language_rank
+        self.lora_language_alpha = lora_language_alpha
+        self.image_size = image_size
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self.canonical_focal_px = canonical_focal_px
+        self.min_depth_m = min_depth_m
+        self.max_depth_m = max_depth_m
+        super().__init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        if self.language not in LANGUAGE_CHOICES:
+            raise ValueError(f'language must be one of {LANGUAGE_CHOICES}, not {self.language!r}')
+        if self.prompt not in PROMPT_CHOICES:
+            raise ValueError(f'prompt must be one of {PROMPT_CHOICES}, not {self.prompt!r}')
+        if not 0.0 < self.min_depth_m < self.max_depth_m:
+            raise ValueError(
+                f'depth range must satisfy 0 < min_depth_m < max_depth_m, not {self.min_depth_m} to {self.max_depth_m}'
+            )
+        if self.canonical_focal_px <= 0.0:
+            raise ValueError(f'canonical_focal_px must be positive, not {self.canonical_focal_px}')
+        if self.stem_channels and self.vision_config.patch_size != 1:
+            raise ValueError(
+                f'a stem needs a vision encoder with patch_size 1, not {self.vision_config.patch_size}'
+            )
+        if len(self.vision_levels) != 3:
+            raise ValueError(f'vision_levels must name three layers, not {self.vision_levels}')
+        layers = self.vision_config.num_hidden_layers
+        if not all(1 <= level <= layers for level in self.vision_levels):
+            raise ValueError(f'vision_levels {self.vision_levels} must lie in 1 to {layers}')
+
+    @property
+    def patch_px(self) -> int:
+        """Side of the square of input pixels that one image token stands for."""
+        return int(self.vision_config.patch_size) * 2 ** len(self.stem_channels)
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> LLMMDEConfig:
+        """Return a preset: 'paper', 'small' or 'tiny'; `overrides` replace single fields."""
+        if name not in PRESETS:
+            raise ValueError(f'unknown preset {name!r}: choose one of {sorted(PRESETS)}')
+        return cls(**(PRESETS[name]() | overrides))
+
+
+def _sub_config(config: PretrainedConfig | dict[str, Any] | None, *, default: PretrainedConfig) -> PretrainedConfig:
+    if config is None:
+        return default
+    if isinstance(config, dict):
+        config = dict(config)
+        if 'model_type' not in config:
+            raise ValueError(f'a backbone configuration needs a model_type, got only {sorted(config)}')
+        return AutoConfig.for_model(config.pop('model_type'), **config)
+    return config
+
+
+def _paper() -> dict[str, Any]:
+    """ViT-B/16 and BERT-base, the sizes that the authors' code ships with."""
+    return dict(
+        vision_config=ViTConfig(),
+        language_config=BertConfig(),
+        vision_name='google/vit-base-patch16-224-in21k',
+        language_name='google-bert/bert-base-uncased',
+        image_size=224,
+        canonical_focal_px=180.0,
+    )
+
+
+def _small() -> dict[str, Any]:
+    """Return the sizes of DINOv2-small and GPT-2."""
+    return dict(
+        vision_config=Dinov2Config(
+            hidden_size=384, num_hidden_layers=12, num_attention_heads=6, patch_size=14, image_size=518
+        ),
+        language_config=GPT2Config(),
+        vision_name='facebook/dinov2-small',
+        language_name='openai-community/gpt2',
+        image_size=322,
+        canonical_focal_px=260.0,
+        image_mean=(0.485, 0.456, 0.406),
+        image_std=(0.229, 0.224, 0.225),
+        head_dim=64,
+        lora_vision_rank=32,
+        lora_vision_alpha=64,
+        lora_language_rank=16,
+        lora_language_alpha=32,
+    )
+
+
+def _tiny() -> dict[str, Any]:
+    """Bundled size: 10 frames a second on two CPU cores; trained from random weights."""
+    return dict(
+        vision_config=ViTConfig(
+            hidden_size=192,
+            num_hidden_layers=6,
+            num_attention_heads=6,
+            intermediate_size=576,
+            num_channels=128,
+            patch_size=1,
+            image_size=16,
+        ),
+        language_config=BertConfig(
+            vocab_size=4096,
+            hidden_size=192,
+            num_hidden_layers=3,
+            num_attention_heads=6,
+            intermediate_size=576,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        ),
+        stem_channels=(24, 48, 96, 128),
+        vision_levels=(2, 4, 6),
+        num_prototypes=128,
+        reprogramming_heads=6,
+        reprogramming_head_dim=32,
+        bottleneck_dim=48,
+        head_dim=64,
+        lora_vision_rank=8,
+        lora_vision_alpha=16,
+        lora_language_rank=8,
+        lora_language_alpha=16,
+        image_size=256,
+        canonical_focal_px=210.0,
+    )
+
+
+PRESETS = {'paper': _paper, 'small': _small, 'tiny': _tiny}

@@ -1,0 +1,203 @@
+"""The door for users: an RGB image and its camera in, depth in metres out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from llm_mde_core.geometry import Camera
+from llm_mde_core.image import LLMMDEImageProcessor
+from llm_mde_core.lora import load_adapter
+from llm_mde_core.model import LLMMDEForDepthEstimation, LLMMDEOutput
+from llm_mde_core.prompt import CLASS_WORDS, decode_prompt
+
+CHECKPOINTS = Path(__file__).parent / 'checkpoints'
+CONFIDENT_RATIO = 1.25  # confidence is the predicted probability of an error below this factor (δ1)
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+@dataclass(frozen=True)
+class DepthPrediction:
+    """Depth of one image, on the image's own pixel grid."""
+
+    depth_m: np.ndarray  # float32 (H, W), metres along the optical axis; NaN where unknown
+    confidence: np.ndarray  # float32 (H, W), 0 to 1: predicted probability of an error below a factor of 1.25
+    depth_class: str  # the word that the adaptive prompt chose; '' without a language model
+    prompt: str  # the sentence that described this image; '' without a language model
+    stage_s: dict[str, float]  # seconds spent in 'preprocess', 'network' and 'postprocess'
+
+
+class DepthEstimator:
+    """Estimate metric depth; holds a model on a device at a precision, ready for inference."""
+
+    def __init__(
+        self, model: LLMMDEForDepthEstimation, *, name: str = '', device: str = 'auto', precision: str = 'auto'
+    ) -> None:
+        self.name = name
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.processor = LLMMDEImageProcessor.from_config(model.config)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = 'tiny',
+        *,
+        adapter: str | Path | None = None,
+        device: str = 'auto',
+        precision: str = 'auto',
+        allow_download: bool = False,
+    ) -> DepthEstimator:
+        """
+        Load a bundled model by name, a model folder, or, if `allow_download`, a hub repository by its id.
+
+        `adapter` is a peft adapter folder made by few-shot adaptation. Raises FileNotFoundError when there is no
+        such model and ValueError when it does not fit.
+        """
+        source = find_model(model, allow_download=allow_download)
+        network = LLMMDEForDepthEstimation.from_pretrained(source, local_files_only=not allow_download)
+        if adapter:
+            network = load_adapter(network, adapter)
+        return cls(network, name=str(model), device=device, precision=precision)
+
+    @torch.inference_mode()
+    def infer(self, rgb: np.ndarray, camera: Camera) -> DepthPrediction:
+        """
+        Estimate the depth of one image, uint8 (H, W, 3) RGB, taken by `camera`.
+
+        Raises ValueError when the image is of another type, or of another size than the camera.
+        """
+        _check_image(rgb, camera)
+        height, width = rgb.shape[:2]
+        start = time.perf_counter()
+        fit = self.processor.fit(height=height, width=width)
+        pixels = fit.to_network(torch.from_numpy(rgb).to(self.device).permute(2, 0, 1)[None])
+        focal_px = torch.tensor([camera.focal_px * fit.width / width], device=self.device)
+        self._wait()
+        prepared = time.perf_counter()
+
+        with self._autocast():
+            output = self.model(pixel_values=pixels, focal_px=focal_px)
+        self._wait()
+        estimated = time.perf_counter()
+
+        depth = fit.depth_to_image(output.predicted_depth.float(), height=height, width=width)[0]
+        confidence = fit.to_image(confidence_of(output.log_spread), height=height, width=width)[0]
+        depth_class, prompt = self._read_prompt(output)
+        prediction = DepthPrediction(
+            depth_m=depth.cpu().numpy(),
+            confidence=confidence.cpu().numpy(),
+            depth_class=depth_class,
+            prompt=prompt,
+            stage_s={
+                'preprocess': prepared - start,
+                'network': estimated - prepared,
+                'postprocess': time.perf_counter() - estimated,
+            },
+        )
+        return prediction
+
+    def info(self) -> dict[str, Any]:
+        """Describe the model: parts and their parameters, sizes, range, and what its card says it was trained on."""
+        config = self.model.config
+        parts = {
+            name: sum(p.numel() for p in module.parameters()) for name, module in self.model.named_children()
+        }
+        return {
+            'model': self.name,
+            'device': str(self.device),
+            'precision': self.precision,
+            'vision': config.vision_config.model_type,
+            'language': config.language_config.model_type if config.language != 'none' else 'none',
+            'prompt': config.prompt,
+            'parameters': parts,
+            'parameters_total': sum(parts.values()),
+            'image_size_px': config.image_size,
+            'patch_px': config.patch_px,
+            'canonical_focal_px': config.canonical_focal_px,
+            'depth_range_m': [config.min_depth_m, config.max_depth_m],
+            'training_data': getattr(config, 'training_data', 'not stated'),
+            'license': getattr(config, 'weights_license', 'not stated'),
+        }
+
+    def _read_prompt(self, output: LLMMDEOutput) -> tuple[str, str]:
+        if output.prompt_ids is None or output.depth_class is None:
+            return '', ''
+        prompt = decode_prompt(self.model.tokenizer, output.prompt_ids[0].cpu())
+        return CLASS_WORDS[int(output.depth_class[0])], prompt
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            yield
+
+    def _wait(self) -> None:
+        """Let the device finish, so that the stage times are true."""
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
+
+
+def confidence_of(log_spread: torch.Tensor) -> torch.Tensor:
+    """Probability that a Laplace distributed log-depth lies within a factor of 1.25, from the log of its scale."""
+    return 1.0 - torch.exp(-np.log(CONFIDENT_RATIO) / log_spread.float().exp())
+
+
+def find_model(model: str | Path, *, allow_download: bool) -> str:
+    """Return where a model is: its folder, or its hub id when downloading is allowed."""
+    bundled = sorted(folder.parent.name for folder in CHECKPOINTS.glob('*/config.json'))
+    if str(model) in bundled:
+        return str(CHECKPOINTS / model)
+    if (Path(model) / 'config.json').is_file():
+        return str(model)
+    if allow_download and not Path(model).exists() and str(model).count('/') == 1:
+        return str(model)
+    hint = '' if allow_download else ' Set allow_download to fetch a model from the hub.'
+    raise FileNotFoundError(
+        f'no model {str(model)!r}: give a bundled name ({", ".join(bundled)}) or a folder with a config.json.{hint}'
+    )
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device: 'auto' takes CUDA, then MPS, then the CPU. ValueError when it is not there."""
+    if device == 'auto':
+        if torch.cuda.is_available():
+            return torch.device('cuda')
+        return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N', 'mps'") from error
+    if chosen.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for but torch sees no CUDA device: use 'cpu' or 'auto'")
+    if chosen.type == 'mps' and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' was asked for but is not available: use 'cpu' or 'auto'")
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Return the precision: 'auto' is bf16 (or fp16 where that is missing) on CUDA and fp32 elsewhere."""
+    if precision == 'auto':
+        if device.type != 'cuda':
+            return 'fp32'
+        return 'bf16' if torch.cuda.is_bf16_supported() else 'fp16'
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, not {precision!r}")
+    return precision
+
+
+def _check_image(rgb: np.ndarray, camera: Camera) -> None:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ValueError(f'an image must be uint8 (H, W, 3) RGB, got {rgb.dtype} {rgb.shape}')
+    if rgb.shape[:2] != (camera.height, camera.width):
+        raise ValueError(
+            f'the image is {rgb.shape[1]} x {rgb.shape[0]} but the camera is {camera.width} x {camera.height}'
+        )

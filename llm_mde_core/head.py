@@ -1,0 +1,73 @@
+"""
+Adaptation head: image tokens back on their grid, joined with finer levels, to depth and its uncertainty.
+
+Shapes: B batch, h and w the grid of image tokens, D width of the tokens, C width of the head.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from llm_mde_core.config import LLMMDEConfig
+
+LOG_SPREAD_RANGE = (-5.0, 1.5)
+
+
+class DepthHead(nn.Module):
+    """ResNet blocks from the grid up to four times the grid, one level of the vision encoder joining at each."""
+
+    def __init__(
+        self, config: LLMMDEConfig, *, token_dim: int, level_channels: tuple[int, int, int], pyramid: bool
+    ) -> None:
+        super().__init__()
+        dim = config.head_dim
+        self.log_min = math.log(config.min_depth_m)
+        self.log_max = math.log(config.max_depth_m)
+        self.norm = nn.LayerNorm(token_dim)
+        self.from_tokens = nn.Conv2d(token_dim, dim, kernel_size=1)
+        enlarge = (1, 1, 1) if pyramid else (4, 2, 1)
+        self.from_levels = nn.ModuleList(
+            nn.ConvTranspose2d(channels, dim, kernel_size=times, stride=times)
+            for channels, times in zip(level_channels, enlarge, strict=True)
+        )
+        self.blocks = nn.ModuleList(ResidualBlock(dim) for _ in level_channels)
+        self.out = nn.Sequential(
+            nn.Conv2d(dim, dim // 2, kernel_size=3, padding=1), nn.ReLU(), nn.Conv2d(dim // 2, 2, kernel_size=1)
+        )
+
+    def forward(self, tokens: torch.Tensor, levels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Read tokens (B, h·w, D) and levels, fine to coarse, at 4, 2 and 1 times the grid.
+
+        Returns canonical depth in metres and the logarithm of the spread of its logarithm (the scale of a Laplace
+        distribution), both (B, 1, 4h, 4w).
+        """
+        rows, columns = levels[-1].shape[-2:]
+        grid = self.norm(tokens).transpose(1, 2).unflatten(2, (rows, columns))
+        joined = [enlarge(level) for enlarge, level in zip(self.from_levels, levels, strict=True)]
+        features = self.blocks[2](self.from_tokens(grid) + joined[2])  # (B, C, h, w)
+        features = self.blocks[1](_double(features) + joined[1])  # (B, C, 2h, 2w)
+        features = self.blocks[0](_double(features) + joined[0])  # (B, C, 4h, 4w)
+        position, log_spread = self.out(features).float().chunk(2, dim=1)
+        log_depth = self.log_min + (self.log_max - self.log_min) * torch.sigmoid(position)
+        return log_depth.exp(), log_spread.clamp(*LOG_SPREAD_RANGE)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 × 3 convolutions around a shortcut."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(dim, dim, kernel_size=3, padding=1)
+        self.second = nn.Conv2d(dim, dim, kernel_size=3, padding=1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features + self.second(torch.relu(self.first(torch.relu(features))))
+
+
+def _double(features: torch.Tensor) -> torch.Tensor:
+    return functional.interpolate(features, scale_factor=2.0, mode='bilinear', align_corners=False)

@@ -1,0 +1,117 @@
+"""
+Between an image of any size and the network's input: aspect ratio kept, sides padded to whole patches.
+
+Shapes: B batch, H and W pixels of the image, Hn and Wn of the network's input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import make_flat_list_of_images
+from transformers import BatchFeature
+
+if TYPE_CHECKING:
+    from llm_mde_core.config import LLMMDEConfig
+
+
+@dataclass(frozen=True)
+class Fit:
+    """
+    How an image of one size becomes an input of the network.
+
+    The image is resized to (`height`, `width`), the long side to the network's image size, and its last row and
+    column are repeated until the sides are (`padded_height`, `padded_width`), whole patches.
+    """
+
+    height: int
+    width: int
+    padded_height: int
+    padded_width: int
+
+    @classmethod
+    def of(cls, *, height: int, width: int, image_size: int, patch_px: int) -> Fit:
+        """Fit an image of (height, width); ValueError for an empty one."""
+        if height < 1 or width < 1:
+            raise ValueError(f'an image needs at least one pixel, got {height} x {width}')
+        scale = image_size / max(height, width)
+        fitted_height, fitted_width = (max(1, round(side * scale)) for side in (height, width))
+        return cls(
+            height=fitted_height,
+            width=fitted_width,
+            padded_height=-(-fitted_height // patch_px) * patch_px,
+            padded_width=-(-fitted_width // patch_px) * patch_px,
+        )
+
+    def to_network(self, rgb: torch.Tensor) -> torch.Tensor:
+        """Resize images (B, 3, H, W), uint8 or 0 to 1, to the network's input (B, 3, Hn, Wn), 0 to 1."""
+        pixels = rgb.float() / 255.0 if rgb.dtype == torch.uint8 else rgb
+        if pixels.shape[-2:] != (self.height, self.width):
+            pixels = functional.interpolate(
+                pixels, size=(self.height, self.width), mode='bilinear', align_corners=False, antialias=True
+            )
+        pad = (0, self.padded_width - self.width, 0, self.padded_height - self.height)
+        return functional.pad(pixels, pad, mode='replicate') if any(pad) else pixels
+
+    def to_image(self, maps: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
+        """Cut the padding off maps (B, Hn, Wn) and enlarge them to the image's grid (B, H, W)."""
+        inside = maps[:, None, : self.height, : self.width]
+        return functional.interpolate(inside, size=(height, width), mode='bilinear', align_corners=False)[:, 0]
+
+    def depth_to_image(self, depth_m: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
+        """Like `to_image`, for depth: 1/z is interpolated, so a plane stays a plane and nothing overshoots."""
+        return 1.0 / self.to_image(1.0 / depth_m, height=height, width=width)
+
+
+class LLMMDEImageProcessor(BaseImageProcessor):
+    """Preprocessing of LLM-MDE for `pipeline('depth-estimation')`; normalisation happens inside the network."""
+
+    model_input_names = ['pixel_values']
+
+    def __init__(self, image_size: int = 320, patch_px: int = 16, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.image_size = image_size
+        self.patch_px = patch_px
+
+    @classmethod
+    def from_config(cls, config: LLMMDEConfig) -> LLMMDEImageProcessor:
+        """Take the sizes from a model's configuration."""
+        return cls(image_size=config.image_size, patch_px=config.patch_px)
+
+    def fit(self, *, height: int, width: int) -> Fit:
+        """Return how an image of this size enters the network."""
+        return Fit.of(height=height, width=width, image_size=self.image_size, patch_px=self.patch_px)
+
+    def preprocess(self, images: Any, return_tensors: str | None = 'pt', **_: Any) -> BatchFeature:
+        """Turn PIL images or uint8 arrays (H, W, 3), all of one size, into `pixel_values` (B, 3, Hn, Wn)."""
+        arrays = [_to_rgb(image) for image in make_flat_list_of_images(images)]
+        sizes = {array.shape for array in arrays}
+        if len(sizes) > 1:
+            raise ValueError(f'a batch needs images of one size, got {sorted(sizes)}')
+        rgb = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+        fit = self.fit(height=rgb.shape[2], width=rgb.shape[3])
+        return BatchFeature({'pixel_values': fit.to_network(rgb)}, tensor_type=return_tensors)
+
+    def post_process_depth_estimation(
+        self, outputs: Any, target_sizes: list[tuple[int, int]]
+    ) -> list[dict[str, torch.Tensor]]:
+        """Bring `predicted_depth` to the images' own sizes (height, width); metres, float32."""
+        results = []
+        for depth, (height, width) in zip(outputs['predicted_depth'], target_sizes, strict=True):
+            fit = self.fit(height=height, width=width)
+            enlarged = fit.depth_to_image(depth[None].float(), height=height, width=width)
+            results.append({'predicted_depth': enlarged[0]})
+        return results
+
+
+def _to_rgb(image: Any) -> np.ndarray:
+    """Return uint8 (H, W, 3) from a PIL image of any mode or an array."""
+    array = np.array(image.convert('RGB') if hasattr(image, 'convert') else image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(f'an image must be uint8 (H, W, 3) RGB, got {array.dtype} {array.shape}')
+    return array

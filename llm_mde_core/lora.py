@@ -1,0 +1,59 @@
+"""LoRA through peft: added for training, folded into the weights for inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from llm_mde_core.model import LLMMDEForDepthEstimation
+
+# Query and value projections as ViT, DINOv2, BERT, LLaMA and Qwen name them; GPT-2 has one projection for all.
+PROJECTIONS = r'.*\.(query|value|q_proj|v_proj|c_attn)'
+TRAINED_IN_FULL = ('reprogramming', 'prompt', 'bottleneck', 'head')
+
+
+def add_lora(model: LLMMDEForDepthEstimation, *, train_in_full: tuple[str, ...] = TRAINED_IN_FULL) -> PeftModel:
+    """
+    Freeze the model, put LoRA on both backbones with the ranks of its configuration, and train `train_in_full`.
+
+    A rank of 0 leaves that backbone frozen without LoRA. Raises ValueError when nothing would be trained.
+    """
+    config = model.config
+    ranks = {'vision': config.lora_vision_rank}
+    alphas = {'vision': config.lora_vision_alpha}
+    if config.language != 'none':
+        ranks['language'] = config.lora_language_rank
+        alphas['language'] = config.lora_language_alpha
+    parts = [part for part, rank in ranks.items() if rank > 0]
+    full = [name for name in train_in_full if hasattr(model, name)]
+    if not parts and not full:
+        raise ValueError('nothing to train: both LoRA ranks are 0 and no part is trained in full')
+    if not parts:
+        model.requires_grad_(False)
+        for name in full:
+            getattr(model, name).requires_grad_(True)
+        return model
+    lora = LoraConfig(
+        r=ranks[parts[0]],
+        lora_alpha=alphas[parts[0]],
+        target_modules=rf'({"|".join(parts)})\.backbone{PROJECTIONS}',
+        rank_pattern={rf'{part}\.backbone{PROJECTIONS}': ranks[part] for part in parts},
+        alpha_pattern={rf'{part}\.backbone{PROJECTIONS}': alphas[part] for part in parts},
+        modules_to_save=full or None,
+    )
+    return get_peft_model(model, lora)
+
+
+def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEForDepthEstimation:
+    """
+    Fold the peft adapter in `folder` into the model's weights and return the model.
+
+    Raises FileNotFoundError when the folder is no adapter.
+    """
+    folder = Path(folder)
+    if not (folder / 'adapter_config.json').is_file() or not (folder / 'adapter_model.safetensors').is_file():
+        raise FileNotFoundError(
+            f'no adapter in {folder}: expected adapter_config.json and adapter_model.safetensors'
+        )
+    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
