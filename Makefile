@@ -63,8 +63,7 @@ $(VENV)/.requirements: requirements.txt $(VENV)/.torch
 	$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.requirements setup.py setup.cfg package.xml training/pyproject.toml \
-  scripts/depth_node $(wildcard launch/* config/*)
+$(VENV)/.installed: $(VENV)/.requirements setup.py setup.cfg package.xml training/pyproject.toml
 	$(PIP) --no-build-isolation --no-deps -e . -e training
 	@touch $@
 
