@@ -1,0 +1,103 @@
+"""
+sensor_msgs/CameraInfo <-> Camera.
+
+K and P are those of the full resolution; region of interest and binning say which part of it the
+image is (see CameraInfo.msg). Unlike image_geometry, resampling keeps the half-pixel term.
+"""
+
+import array
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from llm_mde_core.geometry import Camera
+
+
+def camera_from_info(info: CameraInfo) -> Camera:
+    """
+    Return the camera of the image that belongs to a CameraInfo.
+
+    Coefficients D that are all zero, or none, mean a rectified image: P holds. Otherwise K and D.
+    """
+    distortion_model, distortion = _distortion(info)
+    use_projection = not distortion_model and info.p[0] != 0
+    matrix = info.p if use_projection else info.k
+    if not np.any(matrix):
+        raise ValueError(
+            f'camera_info of frame {info.header.frame_id!r} is uncalibrated: its K is zero; '
+            'calibrate the camera, or let nothing publish camera_info and set hfov_deg'
+        )
+    bin_x, bin_y = max(info.binning_x, 1), max(info.binning_y, 1)
+    fitted = _resampled(matrix, info, scale_x=1 / bin_x, scale_y=1 / bin_y)
+    _, _, width, height = _region(info)
+    return Camera(
+        width=width // bin_x,
+        height=height // bin_y,
+        fx=float(fitted[0, 0]),
+        fy=float(fitted[1, 1]),
+        cx=float(fitted[0, 2]),
+        cy=float(fitted[1, 2]),
+        distortion_model=distortion_model,
+        distortion=distortion,
+    )
+
+
+def camera_to_info(camera: Camera, header: Header, source: CameraInfo | None) -> CameraInfo:
+    """
+    Return the CameraInfo of an image taken with a camera.
+
+    From a source, which is not changed, it keeps D, R and what K and P say beyond the camera.
+    """
+    info = CameraInfo(header=header, width=camera.width, height=camera.height)
+    if source is None:
+        matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+        info.distortion_model = camera.distortion_model or 'plumb_bob'
+        info.d = array.array('d', camera.distortion or [0.0] * 5)
+        info.k = matrix.ravel()
+        info.r = np.eye(3).ravel()
+        info.p = np.column_stack([matrix, np.zeros(3)]).ravel()
+        return info
+    _, _, width, height = _region(source)
+    scale_x, scale_y = camera.width / width, camera.height / height
+    info.distortion_model = source.distortion_model
+    info.d = array.array('d', source.d)
+    info.k = _resampled(source.k, source, scale_x=scale_x, scale_y=scale_y).ravel()
+    info.r = np.array(source.r, np.float64)
+    info.p = _resampled(source.p, source, scale_x=scale_x, scale_y=scale_y).ravel()
+    return info
+
+
+def _distortion(info: CameraInfo) -> tuple[str, tuple[float, ...]]:
+    coefficients = tuple(info.d)
+    if not any(coefficients):
+        return '', ()
+    model = info.distortion_model
+    if model == 'fisheye':
+        return 'equidistant', coefficients
+    if model in ('', 'plumb_bob', 'rational_polynomial'):  # one family, mixed up by some drivers
+        return 'plumb_bob' if len(coefficients) <= 5 else 'rational_polynomial', coefficients
+    return model, coefficients
+
+
+def _region(info: CameraInfo) -> tuple[int, int, int, int]:
+    """Return x, y, width and height of the image in pixels of the full resolution."""
+    roi = info.roi
+    if roi.width and roi.height:
+        return roi.x_offset, roi.y_offset, roi.width, roi.height
+    return 0, 0, info.width, info.height
+
+
+def _resampled(
+    matrix: np.ndarray, info: CameraInfo, *, scale_x: float, scale_y: float
+) -> np.ndarray:
+    """Move K (3, 3) or P (3, 4) to the region of interest, resampled."""
+    x, y, _, _ = _region(info)
+    to_image = np.array(
+        [
+            [scale_x, 0, (0.5 - x) * scale_x - 0.5],
+            [0, scale_y, (0.5 - y) * scale_y - 0.5],
+            [0, 0, 1],
+        ]
+    )
+    return to_image @ np.reshape(matrix, (3, -1))

@@ -1,0 +1,112 @@
+"""sensor_msgs/PointCloud2 <-> arrays of points, 12 bytes each, or 16 with colour."""
+
+import numpy as np
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from llm_mde_ros.message_data import IS_BIGENDIAN, to_data
+
+try:
+    from sensor_msgs_py.point_cloud2 import read_points
+except ImportError:
+    read_points = None
+
+_DTYPES = {
+    PointField.INT8: 'i1',
+    PointField.UINT8: 'u1',
+    PointField.INT16: 'i2',
+    PointField.UINT16: 'u2',
+    PointField.INT32: 'i4',
+    PointField.UINT32: 'u4',
+    PointField.FLOAT32: 'f4',
+    PointField.FLOAT64: 'f8',
+}
+
+
+def points_to_cloud(
+    points: np.ndarray, rgb: np.ndarray | None, header: Header, *, organized: bool
+) -> PointCloud2:
+    """
+    Encode points, float32 (H, W, 3) metres, and their colours, uint8 (H, W, 3) RGB or None.
+
+    Organised: all of them, NaN included. Otherwise one row of those without NaN.
+    """
+    if not organized:
+        known = np.isfinite(points).all(axis=-1)
+        points = points[known][None]
+        rgb = None if rgb is None else rgb[known][None]
+    names = ('x', 'y', 'z') if rgb is None else ('x', 'y', 'z', 'rgb')
+    height, width, _ = points.shape
+    records = np.empty((height, width, len(names)), np.float32)
+    records[..., :3] = points
+    if rgb is not None:
+        red, green, blue = np.moveaxis(rgb, -1, 0).astype(np.uint32)
+        records[..., 3] = (red << 16 | green << 8 | blue).view(np.float32)  # as PCL packs it
+    point_step = records.itemsize * len(names)
+    return PointCloud2(
+        header=header,
+        height=height,
+        width=width,
+        fields=[
+            PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+            for index, name in enumerate(names)
+        ],
+        is_bigendian=IS_BIGENDIAN,
+        point_step=point_step,
+        row_step=point_step * width,
+        data=to_data(records),
+        is_dense=not organized,
+    )
+
+
+def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:
+    """
+    Decode a cloud: points, float32 (H, W, 3), and colours, uint8 (H, W, 3) RGB or None.
+
+    sensor_msgs_py reads packed clouds where it is installed; not all of its releases can read
+    padding or the other byte order.
+    """
+    names = {field.name for field in msg.fields}
+    missing = {'x', 'y', 'z'} - names
+    if missing:
+        raise ValueError(f'cloud has no field {", ".join(sorted(missing))}, only {sorted(names)}')
+    if len(msg.data) < msg.row_step * msg.height or msg.row_step < msg.point_step * msg.width:
+        raise ValueError(
+            f'cloud data has {len(msg.data)} bytes, too few for {msg.height} rows of row_step '
+            f'{msg.row_step} with {msg.width} points of point_step {msg.point_step}'
+        )
+    records = read_records(msg)
+    if read_points is not None and _is_packed(msg, records.dtype):
+        records = read_points(msg).reshape(msg.height, msg.width)
+    points = np.stack([records[axis] for axis in 'xyz'], axis=-1).astype(np.float32)
+    color = next((name for name in ('rgb', 'rgba') if name in names), None)
+    if color is None:
+        return points, None
+    packed = np.ascontiguousarray(records[color]).view(np.uint32)
+    return points, np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], -1).astype('u1')
+
+
+def read_records(msg: PointCloud2) -> np.ndarray:
+    """Return the cloud as a structured array (H, W) in native byte order."""
+    order = '>' if msg.is_bigendian else '<'
+    dtype = np.dtype(
+        {
+            'names': [field.name for field in msg.fields],
+            'formats': [order + _DTYPES[field.datatype] for field in msg.fields],
+            'offsets': [field.offset for field in msg.fields],
+            'itemsize': msg.point_step,
+        }
+    )
+    records = np.ndarray(
+        (msg.height, msg.width), dtype, msg.data, strides=(msg.row_step, msg.point_step)
+    )
+    return records.astype(dtype.newbyteorder('='))
+
+
+def _is_packed(msg: PointCloud2, dtype: np.dtype) -> bool:
+    ends = [msg_field.offset + dtype[msg_field.name].itemsize for msg_field in msg.fields]
+    return (
+        bool(msg.is_bigendian) == IS_BIGENDIAN
+        and max(ends) == msg.point_step
+        and msg.row_step == msg.point_step * msg.width
+    )
