@@ -1,0 +1,83 @@
+"""Which camera an image was taken with: the newest CameraInfo, or a field of view without one."""
+
+from __future__ import annotations
+
+import time
+
+from sensor_msgs.msg import CameraInfo
+
+from llm_mde_core.geometry import Camera
+from llm_mde_ros.conversions import camera_from_info
+
+
+class CameraSource:
+    """
+    Follows camera_info and answers with a Camera that fits the image.
+
+    `state` says in a few words where the last answer came from, `warning` what to do about it.
+    """
+
+    def __init__(self) -> None:
+        self._info: CameraInfo | None = None
+        self._converted: tuple | None = None
+        self._camera: Camera | None = None
+        self._waiting_since_s: float | None = None
+        self.state = 'waiting for camera_info'
+        self.warning = ''
+
+    def update(self, info: CameraInfo) -> None:
+        """Take a new message; it is converted when the next image needs it."""
+        self._info = info
+
+    def for_image(
+        self, *, width: int, height: int, hfov_deg: float, timeout_s: float
+    ) -> tuple[Camera, CameraInfo | None]:
+        """
+        Return the camera and the message it came from, which is None when hfov_deg was used.
+
+        ValueError with a sentence while there is still time for a first camera_info, and when the
+        newest one is unusable or for another size.
+        """
+        info = self._info
+        if info is not None and (info.k[0] or info.p[0]):  # 0: uncalibrated, see CameraInfo.msg
+            return self._from_info(info, width=width, height=height), info
+        if info is None and self._is_time_left(timeout_s):
+            raise ValueError(
+                f'there is no camera_info yet; hfov_deg is used after {timeout_s:g} s without.'
+            )
+        missing = 'there is no camera_info' if info is None else 'camera_info is uncalibrated'
+        self.state = f'{missing}, hfov_deg is used'
+        self.warning = (
+            f'{missing.capitalize()}: depth and points assume a field of view of {hfov_deg:g} '
+            'degrees (hfov_deg). Calibrate the camera or remap camera_info.'
+        )
+        return Camera.from_hfov(width=width, height=height, hfov_deg=hfov_deg), None
+
+    def _from_info(self, info: CameraInfo, *, width: int, height: int) -> Camera:
+        calibration = _calibration(info)
+        if calibration != self._converted:
+            self._converted = None
+            self.state = self.warning = 'camera_info is unusable'
+            self._camera = camera_from_info(info)
+            self._converted = calibration
+        if (self._camera.width, self._camera.height) != (width, height):
+            self.state = self.warning = (
+                f'camera_info is for {self._camera.width}x{self._camera.height} pixels '
+                f'but the image has {width}x{height}'
+            )
+            raise ValueError(f'{self.state}: publish the camera_info of this image.')
+        self.state, self.warning = 'from camera_info', ''
+        return self._camera
+
+    def _is_time_left(self, timeout_s: float) -> bool:
+        now_s = time.monotonic()
+        if self._waiting_since_s is None:
+            self._waiting_since_s = now_s
+        return now_s - self._waiting_since_s < timeout_s
+
+
+def _calibration(info: CameraInfo) -> tuple:
+    """All that matters of the message, to see a change."""
+    size = info.width, info.height, info.binning_x, info.binning_y
+    roi = info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height
+    return *size, *roi, info.distortion_model, *info.d, *info.k, *info.r, *info.p

@@ -1,0 +1,264 @@
+"""The lifecycle node: images and camera_info come in; depth, preview and cloud go out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
+from llm_mde_ros.frame_counters import FrameCounters
+from llm_mde_ros.frame_slot import Frame, RateLimiter
+from llm_mde_ros.frame_worker import FrameWorker
+from llm_mde_ros.matched_subscription import MatchedSubscription
+from llm_mde_ros.output_publishers import OutputPublishers
+from llm_mde_ros.parameters import declare, read_on_configure
+from llm_mde_ros.topics import DIAGNOSTICS
+
+POLL_PERIOD_S = 0.2  # looks for listeners and publishers
+WARN_PERIOD_S = 5.0  # between two warnings of the same kind
+
+
+class DepthNode(LifecycleNode):
+    """
+    Estimates depth for the newest image.
+
+    Callbacks only store messages: parameters and lifecycle services answer while the network runs
+    in the thread of a FrameWorker, which exists while the node is active.
+    """
+
+    def __init__(self) -> None:
+        # declare() needs the overrides of the parameter file
+        super().__init__('depth_node', automatically_declare_parameters_from_overrides=True)
+        self._parameters = declare(self)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._estimator = None
+        self._configure_error = ''
+        self._outputs: OutputPublishers | None = None
+        self._worker: FrameWorker | None = None
+        self._counters = FrameCounters()
+        self._image_input = MatchedSubscription(self, self._on_image)
+        self._info_input = MatchedSubscription(self, self._on_camera_info)
+        self._image_limiter = RateLimiter()
+        self._warned_s: dict[str, float] = {}
+        # Steady time: these run under use_sim_time without a /clock, too.
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._poll_timer: Timer | None = None
+        self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS.name, 10)
+        self._diagnostics_timer = self.create_timer(
+            self._parameters.diagnostics_period_s,
+            self._publish_diagnostics,
+            clock=self._steady_clock,
+        )
+
+    # Lifecycle
+
+    def autostart(self) -> None:
+        """Configure and activate, if wanted; after a failure the node waits to be mended."""
+        wanted = self._parameters.autostart
+        if wanted and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model."""
+        from llm_mde_core.estimator import DepthEstimator  # takes seconds, the node answers before
+
+        p = self._parameters
+        try:
+            self._estimator = DepthEstimator.from_pretrained(
+                p.model,
+                adapter=p.adapter or None,
+                device=p.device,
+                precision=p.precision,
+                allow_download=p.allow_download,
+            )
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
+            self._configure_error = (
+                f'Cannot load the model: {error} '
+                '(set the parameters model, adapter or device, then configure again)'
+            )
+            self.get_logger().error(self._configure_error)
+            return TransitionCallbackReturn.FAILURE
+        self._configure_error = ''
+        self._outputs = OutputPublishers(
+            self, reliability=p.output_reliability, depth=p.output_depth
+        )
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker and look for images."""
+        self._counters = FrameCounters()
+        self._image_limiter = RateLimiter()
+        self._worker = FrameWorker(
+            estimator=self._estimator,
+            publishers=self._outputs,
+            counters=self._counters,
+            parameters=lambda: self._parameters,
+            warn=self._warn,
+        )
+        self._poll_timer = self.create_timer(POLL_PERIOD_S, self._poll, clock=self._steady_clock)
+        self._poll()
+        self.get_logger().info(
+            f"Ready: model '{self._parameters.model}' on {self._estimator.device}, "
+            f'images from {self._image_input.topic}.'
+        )
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the worker."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the model."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and let go of everything."""
+        self.close()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured after a transition that raised."""
+        self.get_logger().error(f'A transition from {state.label} failed; configure again.')
+        return self.on_shutdown(state)
+
+    def close(self) -> None:
+        """Stop the worker and let go of the model, in any state."""
+        self._stop()
+        self._release()
+
+    def _stop(self) -> None:
+        if self._worker is None:
+            return
+        self.destroy_timer(self._poll_timer)
+        self._image_input.close()
+        self._info_input.close()
+        worker, self._worker = self._worker, None
+        worker.stop()
+
+    def _release(self) -> None:
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._outputs = self._estimator = None
+
+    # Inputs
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        frame = Frame(message, received_s=time.monotonic())
+        if self._counters.count_received(frame):
+            self._warn('time', 'The image stamps jumped back in time; starting anew.')
+        max_rate_hz = self._parameters.max_rate_hz
+        if not self._image_limiter.allows(frame.stamp_ns, max_rate_hz=max_rate_hz):
+            self._counters.rate_limited += 1
+        elif self._worker.slot.put(frame):
+            self._counters.skipped += 1
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._worker.cameras.update(message)
+
+    def _poll(self) -> None:
+        """Receive images while somebody listens, with the QoS that their publishers offer."""
+        self._worker.check()
+        p = self._parameters
+        self._info_input.follow(CameraInfo, 'camera_info', reliability=p.image_reliability)
+        message_type, topic = Image, self.resolve_topic_name('image')
+        if p.image_transport == 'compressed':
+            message_type, topic = CompressedImage, f'{topic}/compressed'
+        self._image_input.follow(
+            message_type,
+            topic,
+            reliability=p.image_reliability,
+            receive=any(self._outputs.subscribers().values()),
+        )
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        try:
+            changed = self._parameters.changed(parameters)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        names = read_on_configure(self._parameters, changed)
+        if names and self._estimator is not None:
+            reason = (
+                f'{", ".join(names)} cannot change while a model is loaded: deactivate and clean '
+                'up the node, set it, then configure and activate.'
+            )
+            return SetParametersResult(successful=False, reason=reason)
+        self._diagnostics_timer.timer_period_ns = round(1e9 * changed.diagnostics_period_s)
+        self._parameters = changed
+        return SetParametersResult(successful=True)
+
+    # Reports
+
+    def _warn(self, kind: str, sentence: str) -> None:
+        """Log a warning, but not the same kind again at once."""
+        now_s = time.monotonic()
+        if now_s - self._warned_s.get(kind, -WARN_PERIOD_S) >= WARN_PERIOD_S:
+            self._warned_s[kind] = now_s
+            self.get_logger().warning(sentence)
+
+    def _publish_diagnostics(self) -> None:
+        message = DiagnosticArray(status=diagnostic_statuses(self._situation(), self._counters))
+        message.header.stamp = self.get_clock().now().to_msg()  # a report, not a measurement
+        self._diagnostics.publish(message)
+        self._counters.mark_reported()
+
+    def _situation(self) -> NodeSituation:
+        worker, outputs, estimator = self._worker, self._outputs, self._estimator
+        return NodeSituation(
+            node=self.get_name(),
+            state='active' if worker else 'inactive' if estimator else 'unconfigured',
+            configure_error=self._configure_error,
+            image_topic=self._image_input.topic,
+            image_publishers=self._image_input.publishers,
+            subscribers=outputs.subscribers() if outputs else {},
+            camera_state=worker.cameras.state if worker else '',
+            camera_warning=worker.cameras.warning if worker else '',
+            model=estimator.info() if estimator else {},
+        )
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node until SIGINT or SIGTERM; a second one ends it at once."""
+    stop = threading.Event()
+
+    def request_stop(signal_number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(signal_number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, request_stop)
+    signal.signal(signal.SIGTERM, request_stop)
+    # rclpy's own handlers would take the context away under the frame in work.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = DepthNode()
+    except ValueError as error:
+        sys.exit(f'depth_node: bad parameter: {error}')
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        node.autostart()
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        node.close()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,72 @@
+"""What happened to the frames since the node was activated."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+import time
+
+from llm_mde_ros.frame_slot import Frame
+
+
+@dataclass
+class FrameCounters:
+    """
+    Counts, and times of the last frames (seconds of time.monotonic).
+
+    Each figure has one writer (the subscription's or the worker's thread); readers on the other
+    thread may see a frame more or less.
+    """
+
+    received: int = 0
+    rate_limited: int = 0  # by max_rate_hz
+    skipped: int = 0  # replaced by a newer frame before their turn
+    unwanted: int = 0  # nobody listened to an output that was due
+    processed: int = 0  # went through the network
+    published: int = 0
+    publish_errors: int = 0
+    time_jumps: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)  # by stage
+    dropped_before: int = 0  # at the last report
+    last_drop: str = ''
+    published_of: Counter[str] = field(default_factory=Counter)  # by topic
+    received_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
+    published_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
+    last_stamp_ns: int = 0
+
+    def count_received(self, frame: Frame) -> bool:
+        """Return True when the stamp is before the last one (a bag that starts again)."""
+        jumped_back = frame.stamp_ns < self.last_stamp_ns
+        self.last_stamp_ns = frame.stamp_ns
+        self.time_jumps += jumped_back
+        self.received += 1
+        self.received_at_s.append(frame.received_s)
+        return jumped_back
+
+    def count_published(self, latency_s: float) -> None:
+        """Count a frame whose outputs went out, this long after it came in."""
+        self.published += 1
+        self.published_at_s.append(time.monotonic())
+        self.latencies_s.append(latency_s)
+
+    def count_dropped(self, stage: str, sentence: str) -> None:
+        """Count a frame that could not be used."""
+        self.dropped[stage] += 1
+        self.last_drop = sentence
+
+    @property
+    def dropped_total(self) -> int:
+        """Frames dropped in any stage."""
+        return sum(self.dropped.copy().values())
+
+    def mark_reported(self) -> None:
+        """Remember what the last report said."""
+        self.dropped_before = self.dropped_total
+
+
+def rate_hz(times_s: deque[float], *, window_s: float = 5.0) -> float:
+    """Mean rate of the events within the last seconds; 0 for fewer than two."""
+    since = time.monotonic() - window_s
+    recent = [t for t in tuple(times_s) if t >= since]
+    return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0

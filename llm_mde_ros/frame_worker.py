@@ -1,0 +1,158 @@
+"""The thread that makes outputs of the newest image: convert, infer, convert, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+
+from llm_mde_ros.camera_source import CameraSource
+from llm_mde_ros.conversions import compressed_to_rgb, image_to_rgb
+from llm_mde_ros.frame_counters import FrameCounters
+from llm_mde_ros.frame_slot import Frame, FrameSlot, RateLimiter
+from llm_mde_ros.output_publishers import OutputPublishers
+from llm_mde_ros.outputs import make_outputs
+from llm_mde_ros.parameters import DepthNodeParameters
+from llm_mde_ros.stats import depth_stats
+
+if TYPE_CHECKING:
+    from llm_mde_core.estimator import DepthEstimator, DepthPrediction
+
+
+class FrameError(Exception):
+    """An image that has to be dropped; `stage` is the reason that it is counted under."""
+
+    def __init__(self, stage: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.stage = stage
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Tell in which stage a frame failed: ValueError, or torch's RuntimeError (out of memory)."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise FrameError(name, str(error)) from error
+
+
+class FrameWorker:
+    """Works on the frames of its slot until stopped; all state of a stream lives here."""
+
+    def __init__(
+        self,
+        *,
+        estimator: DepthEstimator,
+        publishers: OutputPublishers,
+        counters: FrameCounters,
+        parameters: Callable[[], DepthNodeParameters],
+        warn: Callable[[str, str], None],
+    ) -> None:
+        self.slot = FrameSlot()
+        self.cameras = CameraSource()
+        self._estimator = estimator
+        self._publishers = publishers
+        self._counters = counters
+        self._parameters = parameters
+        self._warn = warn  # (kind, sentence), throttled for each kind
+        self._points_limiter = RateLimiter()
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix='depth')
+        self._work = pool.submit(self._run)
+        pool.shutdown(wait=False)  # the pool ends with its one task
+
+    def check(self) -> None:
+        """Raise what ended the thread, if it has ended: a bug shall not go unseen."""
+        if self._work.done():
+            self._work.result()
+
+    def stop(self) -> None:
+        """Finish the frame in work and end the thread."""
+        self.slot.close()
+        self._work.result()
+
+    def _run(self) -> None:
+        for frame in self.slot:
+            parameters = self._parameters()
+            wanted = self._wanted(frame, parameters)
+            if wanted:
+                self._process(frame, wanted, parameters)
+            else:
+                self._counters.unwanted += 1
+
+    def _wanted(self, frame: Frame, parameters: DepthNodeParameters) -> set[str]:
+        """Return the outputs that somebody listens to and that are due."""
+        wanted = {name for name, count in self._publishers.subscribers().items() if count}
+        if 'points' in wanted and not self._points_limiter.allows(
+            frame.stamp_ns, max_rate_hz=parameters.points_max_rate_hz
+        ):
+            wanted.remove('points')
+        return wanted
+
+    def _process(self, frame: Frame, wanted: set[str], parameters: DepthNodeParameters) -> None:
+        """Publish the wanted outputs of a frame, or drop it and count why."""
+        started_s = time.monotonic()
+        try:
+            prediction, messages = self._outputs(frame, wanted - {'stats'}, parameters)
+        except FrameError as error:
+            self._counters.count_dropped(error.stage, str(error))
+            self._warn(error.stage, f'Image dropped ({error.stage}): {error}')
+            return
+        self._publish(messages)
+        latency_s = time.monotonic() - frame.received_s
+        self._counters.count_published(latency_s)
+        if 'stats' in wanted:
+            stats = depth_stats(
+                prediction,
+                header=frame.message.header,
+                counters=self._counters,
+                convert_s=time.monotonic() - started_s - sum(prediction.stage_s.values()),
+                latency_s=latency_s,
+            )
+            self._publish({'stats': stats})
+
+    def _outputs(
+        self, frame: Frame, wanted: set[str], parameters: DepthNodeParameters
+    ) -> tuple[DepthPrediction, dict[str, Any]]:
+        """Convert, infer, convert; FrameError when one of them cannot."""
+        with stage('image'):
+            rgb = _decode(frame.message)
+        with stage('camera_info'):
+            camera, info = self.cameras.for_image(
+                width=rgb.shape[1],
+                height=rgb.shape[0],
+                hfov_deg=parameters.hfov_deg,
+                timeout_s=parameters.camera_info_timeout_s,
+            )
+        if self.cameras.warning:
+            self._warn('camera', self.cameras.warning)
+        with stage('inference'):
+            prediction = self._estimator.infer(rgb, camera)
+        self._counters.processed += 1
+        with stage('outputs'):
+            messages = make_outputs(
+                prediction,
+                rgb=rgb,
+                camera=camera,
+                header=frame.message.header,
+                wanted=wanted,
+                settings=parameters.output_settings,
+                source_info=info,
+            )
+        return prediction, messages
+
+    def _publish(self, messages: dict[str, Any]) -> None:
+        failed = self._publishers.publish(messages)
+        self._counters.publish_errors += len(failed)
+        self._counters.published_of.update(messages.keys() - set(failed))
+
+
+def _decode(message: Image | CompressedImage) -> np.ndarray:
+    """Return uint8 (H, W, 3) RGB; ValueError when the message is no such image."""
+    if isinstance(message, CompressedImage):
+        return compressed_to_rgb(message)
+    return image_to_rgb(message)

@@ -1,0 +1,271 @@
+"""
+Every parameter of the node: default, range, unit, meaning and when a change acts.
+
+This is the one place for them: the descriptors that the node declares, config/depth.yaml and
+the table of the README (see interface.py) are made from it. Defaults of the outputs are those of
+OutputSettings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import Field, dataclass, field, fields, replace
+import difflib
+import math
+from typing import TYPE_CHECKING, Any
+
+from llm_mde_ros.outputs import OutputSettings
+
+if TYPE_CHECKING:
+    from rcl_interfaces.msg import ParameterDescriptor
+    from rclpy.node import Node
+    from rclpy.parameter import Parameter
+
+# When a change acts.
+NEXT_FRAME = 'next frame'
+CONFIGURE = 'configure'
+START = 'start'
+
+# Parameters that rclpy itself declares.
+FOREIGN_PREFIXES = ('use_sim_time', 'start_type_description_service', 'qos_overrides.')
+
+
+def _parameter(
+    default: Any,
+    description: str,
+    *,
+    name: str = '',
+    unit: str = '',
+    limits: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+    acts: str = NEXT_FRAME,
+) -> Any:
+    metadata = {
+        'name': name,
+        'description': description,
+        'unit': unit,
+        'limits': limits,
+        'choices': choices,
+        'acts': acts,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def _output(name: str, description: str, **more: Any) -> Any:
+    """Parameter that is a field of OutputSettings; its default lives there."""
+    default = getattr(OutputSettings, name.replace('.', '_'))
+    return _parameter(default, description, name=name, **more)
+
+
+@dataclass(frozen=True)
+class DepthNodeParameters:
+    """Values of all parameters, checked: ValueError with a sentence when one cannot be."""
+
+    model: str = _parameter(
+        'tiny', 'Model: bundled name, folder, or hub id (see allow_download)', acts=CONFIGURE
+    )
+    adapter: str = _parameter('', 'Folder of a peft adapter; empty: none', acts=CONFIGURE)
+    device: str = _parameter('auto', 'auto, cpu, cuda, cuda:N or mps', acts=CONFIGURE)
+    precision: str = _parameter(
+        'auto',
+        'Number format of the network',
+        choices=('auto', 'fp32', 'fp16', 'bf16'),
+        acts=CONFIGURE,
+    )
+    allow_download: bool = _parameter(
+        False, 'Fetch a model from the hub when it is not on this machine', acts=CONFIGURE
+    )
+    autostart: bool = _parameter(
+        True, 'Configure and activate without a lifecycle manager', acts=START
+    )
+
+    image_transport: str = _parameter(
+        'raw', 'Subscribe to image or to image/compressed', choices=('raw', 'compressed')
+    )
+    image_reliability: str = _parameter(
+        'auto',
+        'QoS of the image and camera_info subscriptions; auto: what the publishers offer',
+        choices=('auto', 'reliable', 'best_effort'),
+    )
+    output_reliability: str = _parameter(
+        'reliable', 'QoS of the outputs', choices=('reliable', 'best_effort'), acts=START
+    )
+    output_depth: int = _parameter(
+        1,
+        'QoS history of the outputs; more than 1 gives slow readers old frames',
+        unit='messages',
+        limits=(1, 100),
+        acts=START,
+    )
+
+    hfov_deg: float = _parameter(
+        60.0, 'Horizontal field of view without camera_info', unit='deg', limits=(1.0, 170.0)
+    )
+    camera_info_timeout_s: float = _parameter(
+        2.0, 'Wait this long for camera_info, then use hfov_deg', unit='s', limits=(0.0, 3600.0)
+    )
+    max_rate_hz: float = _parameter(
+        0.0, 'Process at most this many images per second; 0: all', unit='Hz', limits=(0.0, 1000.0)
+    )
+    diagnostics_period_s: float = _parameter(
+        1.0, 'Time between two messages on /diagnostics', unit='s', limits=(0.1, 3600.0)
+    )
+
+    depth_encoding: str = _output(
+        'depth.encoding',
+        'Of depth/image: metres with NaN (32FC1) or millimetres with 0 (16UC1)',
+        choices=('32FC1', '16UC1'),
+    )
+    depth_min_m: float = _output(
+        'depth.min_m', 'Nearer depth is published as unknown', unit='m', limits=(0.0, 1000.0)
+    )
+    depth_max_m: float = _output(
+        'depth.max_m', 'Farther depth is published as unknown', unit='m', limits=(0.0, 1000.0)
+    )
+    preview_min_m: float = _output(
+        'preview.min_m', 'Depth of the first colour', unit='m', limits=(0.0, 1000.0)
+    )
+    preview_max_m: float = _output(
+        'preview.max_m', 'Depth of the last colour', unit='m', limits=(0.0, 1000.0)
+    )
+    preview_colormap: str = _output('preview.colormap', 'Colours of depth/preview')
+    points_color: bool = _output('points.color', 'Points carry rgb')
+    points_organized: bool = _output(
+        'points.organized', 'One point per pixel with NaN; false: one row of valid points'
+    )
+    points_stride: int = _output(
+        'points.stride', 'Take every n-th row and column', unit='pixels', limits=(1, 64)
+    )
+    points_min_range_m: float = _output(
+        'points.min_range_m', 'Nearer points are left out', unit='m', limits=(0.0, 1000.0)
+    )
+    points_max_range_m: float = _output(
+        'points.max_range_m', 'Farther points are left out', unit='m', limits=(0.0, 1000.0)
+    )
+    points_min_confidence: float = _output(
+        'points.min_confidence', 'Less certain points are left out', limits=(0.0, 1.0)
+    )
+    points_max_rate_hz: float = _parameter(
+        0.0,
+        'At most this many clouds per second; 0: one per image',
+        name='points.max_rate_hz',
+        unit='Hz',
+        limits=(0.0, 1000.0),
+    )
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            _check(spec, getattr(self, spec.name))
+        for group, suffix in (('depth', 'm'), ('preview', 'm'), ('points', 'range_m')):
+            low, high = (getattr(self, f'{group}_{end}_{suffix}') for end in ('min', 'max'))
+            if not low < high:
+                raise ValueError(
+                    f'{group}.min_{suffix} ({low:g}) must be less than '
+                    f'{group}.max_{suffix} ({high:g}).'
+                )
+
+    @property
+    def output_settings(self) -> OutputSettings:
+        """Return the part that make_outputs() needs."""
+        return OutputSettings(**{f.name: getattr(self, f.name) for f in fields(OutputSettings)})
+
+    def changed(self, parameters: Iterable[Parameter]) -> DepthNodeParameters:
+        """Return a copy with the given rclpy parameters; names that are not ours are ignored."""
+        values = {
+            SPECS[p.name].name: _as_type_of(SPECS[p.name], p.value)
+            for p in parameters
+            if p.name in SPECS
+        }
+        return replace(self, **values)
+
+
+def ros_name(spec: Field) -> str:
+    """Return the name of the ROS parameter, which may have dots."""
+    return spec.metadata['name'] or spec.name
+
+
+# ROS name -> field
+SPECS: dict[str, Field] = {ros_name(spec): spec for spec in fields(DepthNodeParameters)}
+
+
+def _as_type_of(spec: Field, value: Any) -> Any:
+    """Let `10` stand for `10.0`; nothing else is converted."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and isinstance(spec.default, float) else value
+
+
+def _check(spec: Field, value: Any) -> None:
+    name, limits, choices = ros_name(spec), spec.metadata['limits'], spec.metadata['choices']
+    if type(value) is not type(spec.default):
+        raise ValueError(f'{name} must be a {type(spec.default).__name__}, not {value!r}.')
+    if choices and value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(choices)}, not {value!r}.')
+    if limits and not (math.isfinite(value) and limits[0] <= value <= limits[1]):
+        raise ValueError(
+            f'{name} must be between {limits[0]:g} and {limits[1]:g} '
+            f'{spec.metadata["unit"]}'.rstrip()
+            + f', not {value:g}.'
+        )
+
+
+def declare(node: Node) -> DepthNodeParameters:
+    """
+    Declare all parameters on the node and return their first values.
+
+    The node must have been made with automatically_declare_parameters_from_overrides=True: that
+    is how rclpy shows which keys a parameter file has. A key that nobody knows is a warning, not
+    an error, because one file with /** may serve several nodes.
+    """
+    overrides = node.get_parameters_by_prefix('')
+    for name in overrides:
+        if name not in SPECS and not name.startswith(FOREIGN_PREFIXES):
+            node.get_logger().warning(unknown_parameter_sentence(name))
+            node.undeclare_parameter(name)
+    parameters = DepthNodeParameters().changed(overrides.values())
+    for name, spec in SPECS.items():
+        if node.has_parameter(name):
+            node.undeclare_parameter(name)
+        value = getattr(parameters, spec.name)
+        node.declare_parameter(name, value, descriptor(spec), ignore_override=True)
+    return parameters
+
+
+def unknown_parameter_sentence(name: str) -> str:
+    """Return the warning for a key that no parameter has."""
+    nearest = difflib.get_close_matches(name, SPECS, n=1, cutoff=0.0)[0]
+    return f"Unknown parameter '{name}' is ignored; the nearest known one is '{nearest}'."
+
+
+def descriptor(spec: Field) -> ParameterDescriptor:
+    """Return what `ros2 param describe` shows."""
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    from rclpy.parameter import Parameter
+
+    about = spec.metadata
+    constraints = [f'one of: {", ".join(about["choices"])}'] if about['choices'] else []
+    if about['acts'] == CONFIGURE:
+        constraints.append('read on configure')
+    made = ParameterDescriptor(
+        name=ros_name(spec),
+        type=Parameter.Type.from_parameter_value(spec.default).value,
+        description=about['description'] + (f' [{about["unit"]}]' if about['unit'] else ''),
+        additional_constraints='; '.join(constraints),
+        read_only=about['acts'] == START,
+    )
+    if about['limits']:
+        low, high = about['limits']
+        if isinstance(spec.default, int):
+            made.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+        else:
+            made.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    return made
+
+
+def read_on_configure(before: DepthNodeParameters, after: DepthNodeParameters) -> list[str]:
+    """Return the names of the changed parameters that only act when the node is configured."""
+    return [
+        name
+        for name, spec in SPECS.items()
+        if spec.metadata['acts'] == CONFIGURE
+        and getattr(before, spec.name) != getattr(after, spec.name)
+    ]
