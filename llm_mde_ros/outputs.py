@@ -10,7 +10,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 
 from llm_mde_core.estimator import DepthPrediction
-from llm_mde_core.geometry import back_project, Camera
+from llm_mde_core.geometry import Camera, back_project
 from llm_mde_ros.conversions import (
     camera_to_info,
     depth_to_image,
