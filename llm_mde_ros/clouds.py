@@ -75,9 +75,11 @@ def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:
             f'cloud data has {len(msg.data)} bytes, too few for {msg.height} rows of row_step '
             f'{msg.row_step} with {msg.width} points of point_step {msg.point_step}'
         )
-    records = read_records(msg)
-    if read_points is not None and _is_packed(msg, records.dtype):
+    dtype = _record_dtype(msg)
+    if read_points is not None and _is_packed(msg, dtype):
         records = read_points(msg).reshape(msg.height, msg.width)
+    else:
+        records = read_records(msg, dtype)
     points = np.stack([records[axis] for axis in 'xyz'], axis=-1).astype(np.float32)
     color = next((name for name in ('rgb', 'rgba') if name in names), None)
     if color is None:
@@ -86,10 +88,19 @@ def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:
     return points, np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], -1).astype('u1')
 
 
-def read_records(msg: PointCloud2) -> np.ndarray:
+def read_records(msg: PointCloud2, dtype: np.dtype) -> np.ndarray:
     """Return the cloud as a structured array (H, W) in native byte order."""
+    strides = (msg.row_step, msg.point_step)
+    records = np.ndarray((msg.height, msg.width), dtype, msg.data, strides=strides)
+    return records.astype(dtype.newbyteorder('='))
+
+
+def _record_dtype(msg: PointCloud2) -> np.dtype:
     order = '>' if msg.is_bigendian else '<'
-    dtype = np.dtype(
+    unknown = [field.name for field in msg.fields if field.datatype not in _DTYPES]
+    if unknown:
+        raise ValueError(f'cloud has fields of an unknown datatype: {", ".join(unknown)}')
+    return np.dtype(
         {
             'names': [field.name for field in msg.fields],
             'formats': [order + _DTYPES[field.datatype] for field in msg.fields],
@@ -97,16 +108,12 @@ def read_records(msg: PointCloud2) -> np.ndarray:
             'itemsize': msg.point_step,
         }
     )
-    records = np.ndarray(
-        (msg.height, msg.width), dtype, msg.data, strides=(msg.row_step, msg.point_step)
-    )
-    return records.astype(dtype.newbyteorder('='))
 
 
 def _is_packed(msg: PointCloud2, dtype: np.dtype) -> bool:
-    ends = [msg_field.offset + dtype[msg_field.name].itemsize for msg_field in msg.fields]
+    last_byte = max(field.offset + dtype[field.name].itemsize for field in msg.fields)
     return (
         bool(msg.is_bigendian) == IS_BIGENDIAN
-        and max(ends) == msg.point_step
+        and last_byte == msg.point_step
         and msg.row_step == msg.point_step * msg.width
     )

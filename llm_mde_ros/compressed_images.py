@@ -68,9 +68,8 @@ def _picture_size(data: bytes) -> tuple[int, int]:
     if data.startswith(_PNG_START) and len(data) >= 24:
         return struct.unpack_from('>II', data, 16)
     if data.startswith(_JPEG_START):
-        if (
-            _JPEG_END not in data[data.rfind(_JPEG_SCAN) :]
-        ):  # some OpenCVs decode the half they have
+        # Some releases of OpenCV would decode the half that is there.
+        if _JPEG_END not in data[data.rfind(_JPEG_SCAN) :]:
             raise ValueError(f'compressed image is a JPEG cut off after {len(data)} bytes')
         return _jpeg_size(data)
     raise ValueError(

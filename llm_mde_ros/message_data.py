@@ -1,4 +1,4 @@
-"""The `data` field of images and clouds, read and written in the way that is fast on every ROS 2."""
+"""The `data` field of images and clouds, read and written fast on every release of ROS 2."""
 
 import array
 import sys

@@ -82,9 +82,7 @@ def make_outputs(
     """
     unknown = sorted(set(wanted) - set(OUTPUT_TOPICS))
     if unknown:
-        raise ValueError(
-            f'unknown outputs {unknown}, expected some of: {", ".join(OUTPUT_TOPICS)}'
-        )
+        raise ValueError(f'unknown outputs {unknown}, known: {", ".join(OUTPUT_TOPICS)}')
     messages: dict[str, Any] = {}
     if not {'depth/image', 'depth/preview', 'points'}.isdisjoint(wanted):
         depth_m = limit_depth(prediction.depth_m, settings)
@@ -108,7 +106,7 @@ def limit_depth(depth_m: np.ndarray, settings: OutputSettings) -> np.ndarray:
 
 
 def depth_to_preview(depth_m: np.ndarray, settings: OutputSettings) -> np.ndarray:
-    """Colour depth by the fixed range, near ones warm or bright, NaN black: uint8 (H, W, 3) BGR."""
+    """Colour depth by a fixed range, near is warm or bright, NaN black: uint8 (H, W, 3) BGR."""
     span_m = settings.preview_max_m - settings.preview_min_m
     nearness = (settings.preview_max_m - depth_m) * np.float32(255 / span_m)
     known = np.isfinite(depth_m)
