@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import difflib
 from pathlib import Path
 import struct
+from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 from rclpy.serialization import deserialize_message
 from rosbags.convert.converter import LATCH, is_same_wireformat
@@ -20,9 +22,9 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection, ConnectionExtRosbag1, Qos
 from rosbags.rosbag2 import ReaderError, StoragePlugin, Writer
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from llm_mde_ros.conversions import (
     compressed_depth_to_depth,
@@ -30,11 +32,18 @@ from llm_mde_ros.conversions import (
     image_to_depth,
     image_to_rgb,
 )
+from llm_mde_ros.share import share_file
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
-MESSAGE_CLASSES = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage, CAMERA_INFO: CameraInfo}
+MESSAGE_CLASSES = {
+    IMAGE: Image,
+    COMPRESSED_IMAGE: CompressedImage,
+    CAMERA_INFO: CameraInfo,
+    'sensor_msgs/msg/PointCloud2': PointCloud2,
+    'diagnostic_msgs/msg/DiagnosticArray': DiagnosticArray,
+}
 DEPTH_ENCODINGS = ('16UC1', '32FC1')
 RENAMED_SINCE_ROS1 = {'tf/msg/tfMessage': 'tf2_msgs/msg/TFMessage'}
 
@@ -48,8 +57,8 @@ class BagMessage:
     time_ns: int
     cdr: bytes
 
-    def decode(self) -> Image | CompressedImage | CameraInfo:
-        """Return the ROS message; only image and camera topics are ever decoded."""
+    def decode(self) -> Any:
+        """Return the ROS message, of one of MESSAGE_CLASSES."""
         return deserialize_message(self.cdr, MESSAGE_CLASSES[self.type_name])
 
     @property
@@ -178,8 +187,13 @@ def create_bag(path: Path) -> Writer:
 
 
 def declare(writer: Writer, topic: str, type_name: str) -> Connection:
-    """Add a topic of a type that belongs to ROS 2 itself to a writer."""
-    return writer.add_connection(topic, type_name, typestore=get_typestore(Stores.LATEST))
+    """Add a topic of an installed message type to a writer."""
+    types = get_typestore(Stores.LATEST)
+    if type_name not in types.fielddefs:
+        package, _, name = type_name.split('/')
+        definition = share_file(package, f'msg/{name}.msg')
+        types.register(get_types_from_msg(definition.read_text(), type_name))
+    return writer.add_connection(topic, type_name, typestore=types)
 
 
 @dataclass(frozen=True)
