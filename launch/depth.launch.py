@@ -5,15 +5,11 @@ Start the depth node for a camera or a bag, with RViz if wanted.
   ros2 launch llm_mde_ros depth.launch.py bag:=my_bag image:=/camera/color/image_raw
 """
 
+import os
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    ExecuteProcess,
-    OpaqueFunction,
-    SetEnvironmentVariable,
-)
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -49,6 +45,7 @@ ARGUMENTS = {
     'log_level': ('info', 'debug, info, warn, error or fatal'),
 }
 SHOWN = ('depth/preview', 'points')  # outputs in depth.rviz, there in the root namespace
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 SWITCHES = ('compressed', 'use_sim_time', 'rviz', 'fastdds')
 
 
@@ -76,6 +73,8 @@ def start(context):
     frame = CAMERAS[given['camera']][1]
     time = {'use_sim_time': on['use_sim_time'] or bool(given['bag'])}
 
+    shared_memory = {v: os.environ.get(v, str(CONFIG / 'fastdds.xml')) for v in PROFILE_VARIABLES}
+    env = shared_memory if on['fastdds'] else {}
     texts = {name: given[name] for name in ('model', 'adapter', 'device', 'precision')}
     texts['image_transport'] = 'compressed' if on['compressed'] else ''
     overrides = {
@@ -86,15 +85,16 @@ def start(context):
         executable='depth_node',
         namespace=given['namespace'],
         parameters=[given['params_file'], overrides, time],
-        remappings=[
-            ('image', image),
-            ('image/compressed', f'{image}/compressed'),
-            ('camera_info', camera_info),
-        ],
+        remappings=[('image', image), ('camera_info', camera_info)],
         ros_arguments=['--log-level', given['log_level']],
+        additional_env=env,
         output='screen',
     )
-    player = ExecuteProcess(cmd=['ros2', 'bag', 'play', given['bag'], '--clock'], output='screen')
+    player = ExecuteProcess(
+        cmd=['ros2', 'bag', 'play', given['bag'], '--clock'],
+        additional_env=env,
+        output='screen',
+    )
     rviz = Node(
         package='rviz2',
         executable='rviz2',
@@ -102,17 +102,10 @@ def start(context):
         parameters=[time],
         remappings=[('/image', image), *((f'/{topic}', topic) for topic in SHOWN)],
         arguments=['-d', str(CONFIG / 'depth.rviz'), '-f', given['fixed_frame'] or frame],
+        additional_env=env,
     )
-    profile = [
-        SetEnvironmentVariable(variable, str(CONFIG / 'fastdds.xml'))
-        for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-    ]
-    return (
-        profile * on['fastdds']
-        + [depth_node]
-        + [player] * bool(given['bag'])
-        + [rviz] * on['rviz']
-    )
+    wanted = {depth_node: True, player: given['bag'], rviz: on['rviz']}
+    return [action for action, wish in wanted.items() if wish]
 
 
 def generate_launch_description():

@@ -1,0 +1,81 @@
+"""What colcon and pip install, and that the node starts from there."""
+
+import os
+from pathlib import Path
+import signal
+import subprocess
+import time
+
+import pytest
+import rclpy
+from rclpy.context import Context
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 60.0
+
+
+@pytest.fixture(params=['colcon', 'pip'])
+def installed(request: pytest.FixtureRequest) -> tuple[Path, dict[str, str]]:
+    """Return the prefix of an installation and the environment to use it in."""
+    prefix = request.getfixturevalue(f'{request.param}_prefix')
+    return prefix, request.getfixturevalue(f'{request.param}_environment')
+
+
+def test_tree(installed: tuple[Path, dict[str, str]]) -> None:
+    prefix, _ = installed
+    share = prefix / 'share' / 'llm_mde_ros'
+    assert (prefix / 'share/ament_index/resource_index/packages/llm_mde_ros').is_file()
+    assert os.access(prefix / 'lib/llm_mde_ros/depth_node', os.X_OK)
+    for name in ['llm-mde', 'depth_node']:
+        assert os.access(prefix / 'bin' / name, os.X_OK)
+    for folder in ['launch', 'config']:
+        shipped = {path.name for path in (ROOT / folder).iterdir() if path.is_file()}
+        assert {path.name for path in (share / folder).iterdir() if path.is_file()} == shipped
+    assert (share / 'package.xml').is_file()
+
+
+def test_every_module_and_checkpoint_is_installed(
+    installed: tuple[Path, dict[str, str]], source: Path
+) -> None:
+    prefix, _ = installed
+    (site,) = {path.parent for path in prefix.glob('**/site-packages/llm_mde_core')}
+    for package in ['llm_mde_core', 'llm_mde_ros']:
+        wanted = {path.relative_to(source) for path in (source / package).rglob('*')}
+        assert wanted
+        assert not [name for name in wanted if not (site / name).exists()]
+
+
+def test_this_installation_is_the_one_imported(installed: tuple[Path, dict[str, str]]) -> None:
+    prefix, env = installed
+    command = 'import llm_mde_ros; print(llm_mde_ros.__file__)'
+    path = subprocess.check_output(['python3', '-c', command], env=env, cwd=prefix, text=True)
+    assert Path(path).is_relative_to(prefix)
+
+
+def test_the_scripts_use_the_active_python(colcon_prefix: Path) -> None:
+    scripts = [*(colcon_prefix / 'bin').iterdir(), colcon_prefix / 'lib/llm_mde_ros/depth_node']
+    for script in scripts:
+        assert script.read_text().startswith('#!/usr/bin/env python3\n')
+
+
+def test_the_node_starts_where_ros2_run_looks(installed: tuple[Path, dict[str, str]]) -> None:
+    prefix, env = installed
+    domain = 1 + os.getpid() % 100
+    env = env | {'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    command = [prefix / 'lib/llm_mde_ros/depth_node', '--ros-args', '-p', 'autostart:=false']
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    observer = rclpy.create_node('observer', context=context)
+    process = subprocess.Popen(command, env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + START_S
+        while 'depth_node' not in observer.get_node_names() and process.poll() is None:
+            assert time.monotonic() < deadline, 'the node did not appear'
+            time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+        observer.destroy_node()
+        context.shutdown()
+    assert process.returncode == 0, output
+    assert 'Traceback' not in output, output
