@@ -1,0 +1,155 @@
+import struct
+
+import numpy as np
+import pytest
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from llm_mde_ros import clouds
+from llm_mde_ros.conversions import cloud_to_points, points_to_cloud
+from llm_mde_ros.message_data import to_data
+
+RNG = np.random.default_rng(7)
+RGB = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def header():
+    header = Header(frame_id='camera_optical')
+    header.stamp.sec, header.stamp.nanosec = 17, 250_000_001
+    return header
+
+
+def make_points():
+    points = RNG.uniform(-3, 3, (6, 8, 3)).astype(np.float32)
+    points[1, 2] = points[4, 0] = np.nan
+    return points
+
+
+def field_table(message):
+    return [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
+
+
+def test_an_organised_coloured_cloud(header):
+    points = make_points()
+    cloud = points_to_cloud(points, RGB, header, organized=True)
+    assert cloud.header == header
+    assert (cloud.height, cloud.width) == (6, 8)
+    assert (cloud.point_step, cloud.row_step, len(cloud.data)) == (16, 128, 768)
+    assert not cloud.is_dense
+    float32 = PointField.FLOAT32
+    names = ['x', 'y', 'z', 'rgb']
+    assert field_table(cloud) == [(name, 4 * i, float32, 1) for i, name in enumerate(names)]
+    read_points, read_rgb = cloud_to_points(cloud)
+    np.testing.assert_array_equal(read_points, points)
+    np.testing.assert_array_equal(read_rgb, RGB)
+
+
+def test_colour_is_packed_into_the_bytes_that_pcl_reads(header):
+    rgb = np.array([[[0x11, 0x22, 0x33]]], np.uint8)
+    cloud = points_to_cloud(np.zeros((1, 1, 3), np.float32), rgb, header, organized=True)
+    (packed,) = struct.unpack_from('>I' if cloud.is_bigendian else '<I', bytes(cloud.data), 12)
+    assert packed == 0x112233
+
+
+def test_a_dense_cloud_without_colour(header):
+    points = make_points()
+    cloud = points_to_cloud(points, None, header, organized=False)
+    assert (cloud.height, cloud.width) == (1, 46)
+    assert (cloud.point_step, cloud.row_step, len(cloud.data)) == (12, 552, 552)
+    assert cloud.is_dense
+    assert [field.name for field in cloud.fields] == ['x', 'y', 'z']
+    read_points, read_rgb = cloud_to_points(cloud)
+    assert read_rgb is None
+    np.testing.assert_array_equal(read_points[0], points[~np.isnan(points[..., 0])])
+
+
+def test_a_dense_cloud_keeps_the_colour_of_each_point(header):
+    points = make_points()
+    _, rgb = cloud_to_points(points_to_cloud(points, RGB, header, organized=False))
+    np.testing.assert_array_equal(rgb[0], RGB[~np.isnan(points[..., 0])])
+
+
+def test_a_cloud_without_any_point(header):
+    nothing = np.full((6, 8, 3), np.nan, np.float32)
+    cloud = points_to_cloud(nothing, RGB, header, organized=False)
+    assert (cloud.height, cloud.width, cloud.row_step, len(cloud.data)) == (1, 0, 0, 0)
+    points, rgb = cloud_to_points(cloud)
+    assert points.shape == rgb.shape == (1, 0, 3)
+
+
+def make_foreign_cloud(*, big_endian, point_step=24, padding=8):
+    """Return a cloud as another program may lay it out: gaps, colour first, as an integer."""
+    dtype = np.dtype(
+        {
+            'names': ['rgb', 'x', 'y', 'z'],
+            'formats': ['u4', 'f4', 'f4', 'f4'],
+            'offsets': [0, 4, 8, 12],
+            'itemsize': point_step,
+        }
+    ).newbyteorder('>' if big_endian else '<')
+    records = np.zeros((6, 8), dtype)
+    points = make_points()
+    for index, axis in enumerate('xyz'):
+        records[axis] = points[..., index]
+    red, green, blue = np.moveaxis(RGB.astype(np.uint32), -1, 0)
+    records['rgb'] = 0xFF000000 | red << 16 | green << 8 | blue
+    rows = records.view(np.uint8).reshape(6, -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=0xAB)
+    fields = [
+        PointField(name=name, offset=4 * index, datatype=datatype, count=1)
+        for index, (name, datatype) in enumerate(
+            [('rgb', PointField.UINT32), *((axis, PointField.FLOAT32) for axis in 'xyz')]
+        )
+    ]
+    cloud = PointCloud2(
+        height=6,
+        width=8,
+        fields=fields,
+        is_bigendian=big_endian,
+        point_step=point_step,
+        row_step=rows.shape[1],
+        data=to_data(rows),
+    )
+    return cloud, points
+
+
+@pytest.mark.parametrize('big_endian', [False, True])
+@pytest.mark.parametrize(('point_step', 'padding'), [(16, 0), (24, 0), (16, 8), (24, 8)])
+def test_a_cloud_with_another_layout_is_read(big_endian, point_step, padding):
+    cloud, points = make_foreign_cloud(
+        big_endian=big_endian, point_step=point_step, padding=padding
+    )
+    before = bytes(cloud.data)
+    read_points, read_rgb = cloud_to_points(cloud)
+    np.testing.assert_array_equal(read_points, points)
+    np.testing.assert_array_equal(read_rgb, RGB)
+    assert bytes(cloud.data) == before
+
+
+def test_sensor_msgs_py_and_numpy_read_clouds_alike(header):
+    point_cloud2 = pytest.importorskip('sensor_msgs_py.point_cloud2')
+    cloud = points_to_cloud(make_points(), RGB, header, organized=True)
+    dtype = clouds._record_dtype(cloud)
+    assert clouds._is_packed(cloud, dtype)
+    expected = point_cloud2.read_points(cloud).reshape(6, 8)
+    records = clouds.read_records(cloud, dtype)
+    for name in ('x', 'y', 'z', 'rgb'):
+        np.testing.assert_array_equal(records[name].view('u4'), expected[name].view('u4'))
+
+
+def test_a_malformed_cloud_is_refused_with_the_reason(header):
+    cloud = points_to_cloud(make_points(), None, header, organized=True)
+    cloud.data = cloud.data[:-1]
+    with pytest.raises(ValueError, match='575 bytes, too few for 6 rows of row_step 96'):
+        cloud_to_points(cloud)
+    cloud.fields = cloud.fields[:2]
+    with pytest.raises(ValueError, match=r"no field z, only \['x', 'y'\]"):
+        cloud_to_points(cloud)
+
+
+@pytest.mark.parametrize('organized', [True, False])
+def test_a_cloud_survives_the_wire(header, organized):
+    cloud = points_to_cloud(make_points(), RGB, header, organized=organized)
+    assert deserialize_message(serialize_message(cloud), PointCloud2) == cloud
