@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from llm_mde_train.room_scene import BALL, BOX, TUBE, Solid, Surface, turned
+from llm_mde_train.room_scene import BALL, BOX, TUBE, Dice, Solid, Surface, spun, turned
 from llm_mde_train.room_textures import COPIES
 
 _STARTS = dict(zip(COPIES, np.cumsum([0, *COPIES.values()]).tolist(), strict=False))
@@ -21,7 +21,7 @@ PICTURES = ('poster', 'poster', 'clutter', 'page', 'screen')
 class Workshop:
     """Makes furniture and clutter with the random numbers of one scene."""
 
-    def __init__(self, rng: np.random.Generator):
+    def __init__(self, rng: Dice):
         self.rng = rng
         self.accents = [self.colour() for _ in range(3)]
         self.wood = self._wood_colour()
@@ -33,8 +33,8 @@ class Workshop:
         """Return a linear RGB colour, grey as often as vivid."""
         grey = self.rng.uniform(low, high)
         amount = saturation * self.rng.random() ** 2 * (0.3 + grey)
-        hue = self.rng.random(3) - 0.5
-        return tuple(np.clip(grey + amount * 1.6 * hue, 0.008, 0.95).tolist())
+        hues = self.rng.uniforms(3, -0.8, 0.8)
+        return tuple(min(max(grey + amount * hue, 0.008), 0.95) for hue in hues)
 
     def _wood_colour(self):
         light = self.rng.uniform(0.12, 0.75)
@@ -42,22 +42,22 @@ class Workshop:
 
     def texture(self, *recipes: str) -> int:
         """Return the number of a random texture of one of the recipes."""
-        recipe = recipes[self.rng.integers(len(recipes))]
-        return _STARTS[recipe] + int(self.rng.integers(COPIES[recipe]))
+        recipe = recipes[self.rng.randrange(len(recipes))]
+        return _STARTS[recipe] + int(self.rng.randrange(COPIES[recipe]))
 
     def surface(self, *recipes: str, tile_m=(0.3, 2.0), tint=None, gloss=0.0) -> Surface:
         """Return a repeating surface with tiles of a random size in the range."""
         rng = self.rng
-        size = float(np.exp(rng.uniform(*np.log(tile_m))))
+        size = rng.log_uniform(*tile_m)
         return Surface(
             texture=self.texture(*recipes),
             tile_u_m=size,
             tile_v_m=size,
-            shift=tuple(rng.random(2).tolist()),
-            turn_deg=float(rng.choice([0, 0, 0, 90, rng.uniform(0, 360)])),
+            shift=(rng.random(), rng.random()),
+            turn_deg=rng.choice([0, 0, 0, 90, rng.uniform(0, 360)]),
             tint=self.colour() if tint is None else tint,
-            contrast=float(rng.uniform(0.3, 1.1)),
-            gloss=gloss * float(rng.random()),
+            contrast=rng.uniform(0.3, 1.1),
+            gloss=gloss * rng.random(),
         )
 
     def picture(self, width_m: float, height_m: float, *recipes: str, tint=(0.9,) * 3, glow=0.0):
@@ -68,14 +68,14 @@ class Workshop:
             tile_v_m=height_m,
             shift=(0.5, 0.5),
             tint=tint,
-            gloss=0.15 * float(self.rng.random()),
+            gloss=0.15 * self.rng.random(),
             glow=glow,
         )
 
     def painted(self) -> Surface:
         """Return furniture paint, metal or plastic: one of the scene's accents or a new colour."""
         rng = self.rng
-        tint = self.accents[rng.integers(3)] if rng.random() < 0.5 else self.colour(high=0.7)
+        tint = self.accents[rng.randrange(3)] if rng.random() < 0.5 else self.colour(high=0.7)
         return self.surface(*PAINTS, tint=tint, gloss=0.3)
 
     def wooden(self) -> Surface:
@@ -94,10 +94,10 @@ class Workshop:
 
     def box(self, x, y, z, size, faces, *, yaw_deg=0.0, pitch_deg=0.0, offset=(0, 0, 0)) -> Solid:
         """Return a box standing at z with its frame at x, y; offset is in the turned frame."""
-        spin = turned(yaw_deg)
-        centre = np.array([x, y, z + size[2] / 2]) + np.array(offset) @ spin
+        dx, dy = spun(offset[0], offset[1], yaw_deg)
+        centre = (float(x + dx), float(y + dy), float(z + offset[2] + size[2] / 2))
         half = tuple(max(side / 2, 0.0005) for side in size)
-        return Solid(BOX, tuple(centre.tolist()), half, faces, turned(yaw_deg, pitch_deg))
+        return Solid(BOX, centre, half, faces, turned(yaw_deg, pitch_deg))
 
     def tube(self, x, y, z, radius, height, faces, *, yaw_deg=0.0, pitch_deg=0.0) -> Solid:
         """Return an upright (or pitched) tube standing at z."""
@@ -170,7 +170,7 @@ class Workshop:
             rng.uniform(0.25, 0.45),
             rng.uniform(0.8, 2.2),
         )
-        body, rows = self.wooden() if rng.random() < 0.6 else self.painted(), rng.integers(2, 6)
+        body, rows = self.wooden() if rng.random() < 0.6 else self.painted(), rng.randrange(2, 6)
         parts = [
             self.box(x, y, 0, (0.03, depth, height), body, yaw_deg=yaw_deg, offset=(sx, 0, 0))
             for sx in (-width / 2, width / 2)
@@ -201,7 +201,7 @@ class Workshop:
         height, width = rng.uniform(0.4, 0.52), rng.uniform(0.38, 0.55)
         parts = [self.box(x, y, height - 0.06, (width, width, 0.07), seat, yaw_deg=yaw_deg)]
         back_height, lean = rng.uniform(0.3, 0.6), rng.uniform(-15, 0)
-        at = np.array([0, -width / 2 + 0.03, 0]) @ turned(yaw_deg)
+        at = spun(0, -width / 2 + 0.03, yaw_deg)
         size = (width * rng.uniform(0.7, 1), 0.06, back_height)
         parts.append(
             self.box(x + at[0], y + at[1], height + rng.uniform(0.02, 0.18), size, seat,
@@ -239,8 +239,8 @@ class Workshop:
             where = (side * (width / 2 - 0.08), 0, 0)
             size = (0.18, depth, rng.uniform(0.5, 0.68))
             parts.append(self.box(x, y, 0.05, size, cloth, yaw_deg=yaw_deg, offset=where))
-        for _ in range(rng.integers(0, 3)):
-            at = np.array([rng.uniform(-0.35, 0.35) * width, -0.1, 0]) @ turned(yaw_deg)
+        for _ in range(rng.randrange(0, 3)):
+            at = spun(rng.uniform(-0.35, 0.35) * width, -0.1, yaw_deg)
             pillow = self.surface(*FABRICS, tile_m=(0.1, 0.5))
             parts.append(
                 self.ball(x + at[0], y + at[1], seat + 0.17, (0.22, 0.09, 0.2), pillow,
@@ -254,9 +254,9 @@ class Workshop:
         size = rng.uniform(0.15, 0.5) if z == 0 else rng.uniform(0.06, 0.14)
         green = (rng.uniform(0.02, 0.2), rng.uniform(0.12, 0.4), rng.uniform(0.02, 0.12))
         parts = [self.tube(x, y, z, size * 0.45, size * 0.8, self.painted())]
-        for _ in range(rng.integers(4, 12)):
+        for _ in range(rng.randrange(4, 12)):
             leaf = self.surface('cloudy', 'grain', tint=green, tile_m=(0.1, 0.4))
-            dx, dy = rng.normal(0, size * 0.45, 2)
+            dx, dy = rng.normals(2, size * 0.45)
             half = (size * rng.uniform(0.1, 0.4), size * 0.05, size * rng.uniform(0.3, 0.8))
             up = z + size * rng.uniform(1.0, 2.4)
             parts.append(
@@ -274,10 +274,10 @@ class Workshop:
         dark = self.surface('plain', 'weave', tint=self.colour(0.01, 0.2))
         hip = 0.5 if seated else 0.85
         shoulder = hip + 0.55
-        spin = turned(yaw_deg)
 
         def at(dx, dy):
-            return (np.array([x, y, 0]) + np.array([dx, dy, 0]) @ spin)[:2]
+            turned_x, turned_y = spun(dx, dy, yaw_deg)
+            return x + turned_x, y + turned_y
 
         parts = [
             self.ball(*at(0, 0), hip + 0.3, (0.21, 0.13, 0.36), shirt, yaw_deg=yaw_deg),
@@ -302,11 +302,11 @@ class Workshop:
                   self.cup, self.bottle, self.carton, self.carton, self.toy, self.lamp, self.cable,
                   self.gadget, self.gadget]  # fmt: skip
         for _ in range(count):
-            where = rng.uniform(-0.46, 0.46, 2) * (width, depth)
-            dx, dy, _ = np.array([*where, 0]) @ turned(yaw_deg)
-            square = yaw_deg + 90 * rng.integers(4) + rng.normal(0, 12)
+            along, across = rng.uniforms(2, -0.46, 0.46)
+            dx, dy = spun(along * width, across * depth, yaw_deg)
+            square = yaw_deg + 90 * rng.randrange(4) + rng.gauss(0, 12)
             turn = square if rng.random() < 0.6 else rng.uniform(0, 360)
-            parts += makers[rng.integers(len(makers))](x + dx, y + dy, z, yaw_deg=turn)
+            parts += makers[rng.randrange(len(makers))](x + dx, y + dy, z, yaw_deg=turn)
         return parts
 
     def monitor(self, x, y, z, *, yaw_deg) -> list[Solid]:
@@ -325,7 +325,8 @@ class Workshop:
             self.box(x, y, z + rise, screen, body, yaw_deg=yaw_deg, pitch_deg=lean),
             self.box(x, y, z + rise + height * 0.045, inner, (body, body, front, body, body, body),
                      yaw_deg=yaw_deg, pitch_deg=lean),
-            self.box(x, y, z, (0.06, 0.04, rise + 0.1), body, yaw_deg=yaw_deg, offset=(0, 0.04, 0)),
+            self.box(x, y, z, (0.06, 0.04, rise + 0.1), body, yaw_deg=yaw_deg,
+                     offset=(0, 0.04, 0)),
         ]  # fmt: skip
         if rng.random() < 0.5:
             parts.append(self.tube(x, y, z, 0.12, 0.015, body))
@@ -337,7 +338,7 @@ class Workshop:
         """Return a keyboard and a mouse."""
         width, depth = self.rng.uniform(0.3, 0.46), self.rng.uniform(0.12, 0.18)
         keys = self.picture(width, depth, 'keyboard')
-        side = np.array([width / 2 + 0.09, 0, 0]) @ turned(yaw_deg)
+        side = spun(width / 2 + 0.09, 0, yaw_deg)
         mouse = (x + side[0], y + side[1], z + 0.012)
         return [
             self.box(x, y, z, (width, depth, 0.025), keys, yaw_deg=yaw_deg),
@@ -347,13 +348,13 @@ class Workshop:
     def book(self, x, y, z, *, yaw_deg) -> list[Solid]:
         """Return a stack of one to four books or folders."""
         parts, level = [], z
-        for _ in range(int(self.rng.choice([1, 1, 2, 3, 4]))):
+        for _ in range(self.rng.choice([1, 1, 2, 3, 4])):
             width, depth = self.rng.uniform(0.12, 0.24), self.rng.uniform(0.18, 0.32)
             thick = self.rng.uniform(0.008, 0.05)
             edge = Surface(tint=(0.8, 0.78, 0.7))
             cover = self.picture(width, depth, 'poster', 'poster', 'plain', tint=self.colour(0.4))
             faces = (edge, edge, edge, edge, cover, cover)
-            turn = yaw_deg + self.rng.normal(0, 8)
+            turn = yaw_deg + self.rng.gauss(0, 8)
             parts.append(self.box(x, y, level, (width, depth, thick), faces, yaw_deg=turn))
             level += thick
         return parts
@@ -361,11 +362,11 @@ class Workshop:
     def paper(self, x, y, z, *, yaw_deg) -> list[Solid]:
         """Return one to three sheets of paper."""
         parts = []
-        for sheet in range(int(self.rng.integers(1, 4))):
-            dx, dy = self.rng.normal(0, 0.07, 2) * (sheet > 0)
+        for sheet in range(self.rng.randrange(1, 4)):
+            dx, dy = self.rng.normals(2, 0.07 * (sheet > 0))
             page = self.picture(0.21, 0.297, 'page')
             size = (0.21, 0.297, 0.001 + 0.0015 * sheet)
-            turn = yaw_deg + self.rng.normal(0, 15)
+            turn = yaw_deg + self.rng.gauss(0, 15)
             parts.append(self.box(x + dx, y + dy, z, size, page, yaw_deg=turn))
         return parts
 
@@ -373,7 +374,7 @@ class Workshop:
         """Return a mug with a handle."""
         radius, height = self.rng.uniform(0.03, 0.05), self.rng.uniform(0.07, 0.13)
         china = self.surface('plain', 'stripes', 'poster', 'dots', tile_m=(0.05, 0.3), gloss=0.4)
-        side = np.array([radius + 0.012, 0, 0]) @ turned(yaw_deg)
+        side = spun(radius + 0.012, 0, yaw_deg)
         handle = (0.03, 0.012, height * 0.6)
         return [
             self.tube(x, y, z, radius, height, (china,) * 5 + (Surface(tint=(0.05, 0.04, 0.03)),)),
@@ -392,20 +393,20 @@ class Workshop:
 
     def carton(self, x, y, z, *, yaw_deg) -> list[Solid]:
         """Return a box of any shape, printed or plain."""
-        size = np.exp(self.rng.uniform(np.log(0.04), np.log(0.32), 3))
+        size = tuple(self.rng.log_uniform(0.04, 0.32) for _ in range(3))
         faces = self.any_material()
         if self.rng.random() < 0.6:
             faces = self.picture(size[0], size[2], *PICTURES, tint=self.colour(0.4, 0.95))
-        return [self.box(x, y, z, tuple(size.tolist()), faces, yaw_deg=yaw_deg)]
+        return [self.box(x, y, z, size, faces, yaw_deg=yaw_deg)]
 
     def toy(self, x, y, z, *, yaw_deg) -> list[Solid]:
         """Return a ball or a few joined blobs (a toy animal, fruit, a bag)."""
         rng = self.rng
         size, skin = rng.uniform(0.03, 0.12), self.surface(*FABRICS, 'poster', tile_m=(0.05, 0.3))
         parts = [self.ball(x, y, z + size, (size,) * 3, skin, yaw_deg=yaw_deg)]
-        for _ in range(int(rng.choice([0, 0, 3, 5]))):
-            dx, dy = rng.normal(0, size * 0.7, 2)
-            half = tuple((size * rng.uniform(0.3, 0.8, 3)).tolist())
+        for _ in range(rng.choice([0, 0, 3, 5])):
+            dx, dy = rng.normals(2, size * 0.7)
+            half = tuple(rng.uniforms(3, 0.3 * size, 0.8 * size))
             parts.append(self.ball(x + dx, y + dy, z + size * rng.uniform(0.4, 2.2), half, skin))
         return parts
 
@@ -422,11 +423,11 @@ class Workshop:
     def cable(self, x, y, z, *, yaw_deg) -> list[Solid]:
         """Return a few thin dark segments lying on the plate."""
         parts, rubber = [], Surface(tint=(self.rng.choice([0.02, 0.02, 0.5]),) * 3)
-        for _ in range(int(self.rng.integers(2, 6))):
+        for _ in range(self.rng.randrange(2, 6)):
             length = self.rng.uniform(0.05, 0.2)
             parts.append(self.box(x, y, z, (length, 0.007, 0.007), rubber, yaw_deg=yaw_deg))
-            dx, dy, _ = np.array([length / 2, 0, 0]) @ turned(yaw_deg)
-            x, y, yaw_deg = x + dx, y + dy, yaw_deg + self.rng.normal(0, 40)
+            dx, dy = spun(length / 2, 0, yaw_deg)
+            x, y, yaw_deg = x + dx, y + dy, yaw_deg + self.rng.gauss(0, 40)
         return parts
 
     def gadget(self, x, y, z, *, yaw_deg) -> list[Solid]:
@@ -440,5 +441,5 @@ class Workshop:
             return [self.box(x, y, z, size, dark, yaw_deg=yaw_deg, pitch_deg=slope)]
         if kind < 0.7:
             return [self.tube(x, y, z, rng.uniform(0.02, 0.07), rng.uniform(0.02, 0.08), dark)]
-        half = tuple(rng.uniform(0.02, 0.08, 3).tolist())
+        half = tuple(rng.uniforms(3, 0.02, 0.08))
         return [self.ball(x, y, z + half[2] * 0.8, half, dark, yaw_deg=yaw_deg)]

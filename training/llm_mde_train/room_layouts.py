@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from llm_mde_train.room_furniture import FABRICS, PAINTS, Workshop
-from llm_mde_train.room_scene import BOX, Light, Pose, Scene, Solid, Surface, turned
+from llm_mde_train.room_scene import BOX, Dice, Light, Pose, Scene, Solid, Surface, spun
 
 FLOORS = ('planks', 'planks', 'grain', 'tiles', 'carpet', 'speckled', 'plain', 'plain', 'cloudy',
           'checks', 'cracked')  # fmt: skip
@@ -18,10 +18,10 @@ WALLS = ('plain', 'plain', 'plain', 'plain', 'cloudy', 'stripes', 'bricks', 'til
 CLEARANCE_M = 0.12
 
 
-def sample_scene(rng: np.random.Generator) -> tuple[Scene, Pose]:
+def sample_scene(rng: Dice) -> tuple[Scene, Pose]:
     """Return a random furnished scene and a camera in free space of it."""
     layouts = (_desk, _room, _corridor, _hall, _object, _corner)
-    layout = layouts[rng.choice(len(layouts), p=[0.36, 0.24, 0.13, 0.09, 0.1, 0.08])]
+    (layout,) = rng.choices(layouts, weights=(36, 24, 13, 9, 10, 8))
     for _ in range(20):
         scene, pose = layout(rng)
         if is_free(scene, pose.position):
@@ -48,12 +48,14 @@ def _shell(make: Workshop, width, length, height) -> Solid:
     """Return the room box from (0, 0, 0) to (width, length, height)."""
     rng = make.rng
     pale = rng.uniform(0.35, 0.9)
-    wall_tint = tuple((pale * (1 + 0.25 * rng.random() * rng.normal(0, 0.5, 3))).clip(0.05, 0.95))
+    wall_tint = tuple(
+        min(max(pale * (1 + x), 0.05), 0.95) for x in rng.normals(3, 0.12 * rng.random())
+    )
     wall = make.surface(*WALLS, tile_m=(0.6, 3.0), tint=wall_tint)
     other = make.surface(*WALLS, tile_m=(0.6, 3.0)) if rng.random() < 0.35 else wall
     floor_tint = make.wood if rng.random() < 0.4 else make.colour(0.08, 0.7, 0.3)
     floor = make.surface(*FLOORS, tile_m=(0.5, 2.5), tint=floor_tint)
-    floor = replace(floor, gloss=float(rng.choice([0, 0, 0.3, 0.8]) * rng.random()))
+    floor = replace(floor, gloss=rng.choice([0, 0, 0.3, 0.8]) * rng.random())
     ceiling = make.surface(
         'plain', 'plain', 'tiles', 'speckled', tint=(rng.uniform(0.5, 0.9),) * 3
     )
@@ -127,7 +129,7 @@ def _window(make: Workshop, room: Solid, side, along, height) -> list[Solid]:
         _on_wall(make, room, side, along, z - 0.05, width + 0.1, tall + 0.1, frame, 0.03),
         _on_wall(make, room, side, along, z, width, tall, view, 0.04),
     ]
-    for at in np.linspace(-width / 2, width / 2, int(rng.integers(2, 5)))[1:-1]:
+    for at in np.linspace(-width / 2, width / 2, rng.randrange(2, 5))[1:-1]:
         parts.append(_on_wall(make, room, side, along + at, z, 0.05, tall, frame, 0.06))
     return parts
 
@@ -141,7 +143,7 @@ def _fittings(make: Workshop, room: Solid) -> list[Solid]:
         for side in range(4):
             span = length if side < 2 else width
             parts.append(_on_wall(make, room, side, span / 2, 0, span, tall, strip, 0.015))
-    for _ in range(int(rng.choice([0, 0, 0, 1, 2]))):
+    for _ in range(rng.choice([0, 0, 0, 1, 2])):
         size = rng.uniform(0.2, 0.5)
         x, y = rng.uniform(0, width), rng.choice([0, length])
         column = make.surface(*WALLS)
@@ -157,11 +159,11 @@ def _lights(make: Workshop, room: Solid, focus) -> tuple[list[Light], float, lis
     """Return lamps, ambient light, and the lamps' bodies; the first lamp is near the focus."""
     rng = make.rng
     size = 2 * np.array(room.half)
-    warm = tuple((1 + rng.normal(0, 0.06) * np.array([1.0, 0.0, -1.2])).tolist())
+    warm = tuple((1 + rng.gauss(0, 0.06) * np.array([1.0, 0.0, -1.2])).tolist())
     body = Surface(tint=(0.9,) * 3, glow=rng.uniform(1.0, 4.0))
     lights, parts = [], []
-    for number in range(int(rng.integers(2, 5))):
-        spread = rng.normal(0, 1.2, 2) if number == 0 else rng.uniform(-4, 4, 2)
+    for number in range(rng.randrange(2, 5)):
+        spread = rng.normals(2, 1.2) if number == 0 else rng.uniforms(2, -4, 4)
         x, y = (np.array(focus[:2]) + spread).clip(0.3, size[:2] - 0.3)
         z = size[2] - 0.08
         if number and rng.random() < 0.4:  # a window: light from the side
@@ -172,7 +174,7 @@ def _lights(make: Workshop, room: Solid, focus) -> tuple[list[Light], float, lis
             parts.append(make.box(x, y, size[2] - 0.04, box, body))
         power = rng.uniform(0.5, 1.6) * max(size[2] - 0.8, 1.0) ** 2
         lights.append(Light((float(x), float(y), float(z)), power, warm))
-    return lights, float(rng.uniform(0.15, 0.7)), parts
+    return lights, rng.uniform(0.15, 0.7), parts
 
 
 def _finish(make: Workshop, room: Solid, solids, focus) -> Scene:
@@ -184,15 +186,15 @@ def _roll(rng) -> float:
     """Return a camera roll in degrees: mostly level, sometimes held at any angle."""
     kind = rng.random()
     if kind < 0.78:
-        return float(rng.normal(0, 4))
-    return float(rng.uniform(-25, 25) if kind < 0.95 else rng.uniform(-100, 100))
+        return rng.gauss(0, 4)
+    return rng.uniform(-25, 25) if kind < 0.95 else rng.uniform(-100, 100)
 
 
 def _orbit(rng, target, *, distance, elevation_deg, azimuth_deg) -> Pose:
     """Return a camera at a distance from a target, looking roughly at it."""
     a, e = np.radians(azimuth_deg), np.radians(elevation_deg)
     out = np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)])
-    aim = np.asarray(target) + rng.normal(0, 0.1, 3) * distance
+    aim = np.asarray(target) + rng.normals(3, 0.1 * distance)
     return Pose.looking_at(np.asarray(target) + out * distance, aim, roll_deg=_roll(rng))
 
 
@@ -204,14 +206,14 @@ def _furnish(make: Workshop, room: Solid, count: int, *, keep_out=None) -> list[
     rng, parts = make.rng, []
     width, length = 2 * room.half[0], 2 * room.half[1]
     for _ in range(count):
-        yaw = 90.0 * rng.integers(4)
+        yaw = 90.0 * rng.randrange(4)
         x, y = rng.uniform(0.5, width - 0.5), rng.uniform(0.5, length - 0.5)
         if rng.random() < 0.7:  # its back to a wall: furniture fronts face -y of their own frame
-            side = int(rng.integers(4))
+            side = int(rng.randrange(4))
             yaw = (90.0, -90.0, 180.0, 0.0)[side]
             x, y = ((0.3, y), (width - 0.3, y), (x, 0.3), (x, length - 0.3))[side]
         else:
-            yaw += rng.normal(0, 25)
+            yaw += rng.gauss(0, 25)
         if keep_out is not None and np.hypot(x - keep_out[0], y - keep_out[1]) < keep_out[2]:
             continue
         parts += _furniture_piece(make, x, y, yaw)
@@ -222,13 +224,13 @@ def _furniture_piece(make: Workshop, x, y, yaw) -> list[Solid]:
     rng = make.rng
     kind = rng.random()
     if kind < 0.25:
-        return _full_desk(make, x, y, yaw, clutter=int(rng.integers(2, 8)))[0]
+        return _full_desk(make, x, y, yaw, clutter=rng.randrange(2, 8))[0]
     if kind < 0.42:
         return make.shelf(x, y, yaw_deg=yaw)
     if kind < 0.6:
         return make.cabinet(x, y, yaw_deg=yaw)
     if kind < 0.72:
-        return make.chair(x, y, yaw_deg=yaw + rng.normal(0, 40))
+        return make.chair(x, y, yaw_deg=yaw + rng.gauss(0, 40))
     if kind < 0.8:
         return make.sofa(x, y, yaw_deg=yaw + 180)
     if kind < 0.86:
@@ -237,7 +239,7 @@ def _furniture_piece(make: Workshop, x, y, yaw) -> list[Solid]:
         return make.person(x, y, yaw_deg=rng.uniform(0, 360), seated=rng.random() < 0.3)
     if kind < 0.95:
         return [make.tube(x, y, 0, rng.uniform(0.12, 0.2), rng.uniform(0.25, 0.7), make.painted())]
-    size = tuple(np.exp(rng.uniform(np.log(0.2), np.log(0.9), 3)).tolist())
+    size = tuple(rng.log_uniform(0.2, 0.9) for _ in range(3))
     return [make.box(x, y, 0, size, make.any_material(), yaw_deg=yaw)]
 
 
@@ -246,18 +248,17 @@ def _full_desk(make: Workshop, x, y, yaw, *, clutter: int):
     rng = make.rng
     width, depth, height = rng.uniform(0.9, 2.2), rng.uniform(0.6, 1.0), rng.uniform(0.65, 0.8)
     parts = make.table(x, y, width=width, depth=depth, height=height, yaw_deg=yaw)
-    back = np.array([rng.uniform(-0.2, 0.2) * width, depth * 0.3, 0]) @ turned(yaw)
+    back = spun(rng.uniform(-0.2, 0.2) * width, depth * 0.3, yaw)
     if rng.random() < 0.65:
-        parts += make.monitor(x + back[0], y + back[1], height, yaw_deg=yaw + rng.normal(0, 15))
-        front = np.array([rng.uniform(-0.2, 0.2) * width, -depth * 0.15, 0]) @ turned(yaw)
-        parts += make.keyboard(x + front[0], y + front[1], height, yaw_deg=yaw + rng.normal(0, 8))
+        parts += make.monitor(x + back[0], y + back[1], height, yaw_deg=yaw + rng.gauss(0, 15))
+        front = spun(rng.uniform(-0.2, 0.2) * width, -depth * 0.15, yaw)
+        parts += make.keyboard(x + front[0], y + front[1], height, yaw_deg=yaw + rng.gauss(0, 8))
     parts += make.things_on(x, y, height, width, depth, yaw_deg=yaw, count=clutter)
     if rng.random() < 0.6:
-        seat = np.array([rng.uniform(-0.3, 0.3), -depth / 2 - rng.uniform(0.1, 0.6), 0])
-        seat = seat @ turned(yaw)
-        parts += make.chair(x + seat[0], y + seat[1], yaw_deg=yaw + rng.normal(0, 40))
+        seat = spun(rng.uniform(-0.3, 0.3), -depth / 2 - rng.uniform(0.1, 0.6), yaw)
+        parts += make.chair(x + seat[0], y + seat[1], yaw_deg=yaw + rng.gauss(0, 40))
     if rng.random() < 0.25:
-        screen = np.array([0, depth / 2 + 0.03, 0]) @ turned(yaw)
+        screen = spun(0, depth / 2 + 0.03, yaw)
         size = (width, 0.04, rng.uniform(1.0, 1.6))
         cloth = make.any_material()
         parts.append(make.box(x + screen[0], y + screen[1], 0, size, cloth, yaw_deg=yaw))
@@ -265,43 +266,43 @@ def _full_desk(make: Workshop, x, y, yaw, *, clutter: int):
 
 
 def _desk(rng) -> tuple[Scene, Pose]:
-    """A cluttered desk from 0.4 to 2 m."""
+    """Return a cluttered desk from 0.4 to 2 m."""
     make = Workshop(rng)
     size = rng.uniform(2.8, 7.5), rng.uniform(2.8, 7.5), rng.uniform(2.3, 3.5)
     room = _shell(make, *size)
     x, y = rng.uniform(1.2, size[0] - 1.2), rng.uniform(1.2, size[1] - 1.2)
     yaw = rng.uniform(0, 360)
-    parts, (width, depth, height) = _full_desk(make, x, y, yaw, clutter=int(rng.integers(4, 20)))
+    parts, (width, depth, height) = _full_desk(make, x, y, yaw, clutter=rng.randrange(4, 20))
     if rng.random() < 0.5:
-        spot = np.array([rng.choice([-1, 1]) * width, 0, 0]) @ turned(yaw)
+        spot = spun(rng.choice([-1, 1]) * width, 0, yaw)
         parts += _full_desk(make, x + spot[0], y + spot[1], yaw + rng.choice([0, 90, 180]),
-                            clutter=int(rng.integers(3, 10)))[0]  # fmt: skip
+                            clutter=rng.randrange(3, 10))[0]  # fmt: skip
     if rng.random() < 0.3:
-        spot = np.array([rng.normal(0, 0.4), depth / 2 + 0.5, 0]) @ turned(yaw)
+        spot = spun(rng.gauss(0, 0.4), depth / 2 + 0.5, yaw)
         parts += make.person(x + spot[0], y + spot[1], yaw_deg=yaw + 180, seated=True)
-    parts += _furnish(make, room, int(rng.integers(1, 6)), keep_out=(x, y, 1.3))
+    parts += _furnish(make, room, rng.randrange(1, 6), keep_out=(x, y, 1.3))
     for side in range(4):
         parts += _decorated_wall(make, room, side, rng.uniform(1.0, 3.0))
-    on_desk = np.array([*(rng.uniform(-0.5, 0.5, 2) * (width, depth)), 0]) @ turned(yaw)
-    target = np.array([x, y, height + rng.uniform(-0.15, 0.15)]) + on_desk
+    on_desk = spun(rng.uniform(-0.5, 0.5) * width, rng.uniform(-0.5, 0.5) * depth, yaw)
+    target = (x + on_desk[0], y + on_desk[1], height + rng.uniform(-0.15, 0.15))
     pose = _orbit(
         rng,
         target,
-        distance=float(np.exp(rng.uniform(np.log(0.4), np.log(2.0)))),
-        elevation_deg=float(rng.triangular(2, 30, 75)),
-        azimuth_deg=float(yaw - 90 + rng.normal(0, 60)),
+        distance=rng.log_uniform(0.4, 2.0),
+        elevation_deg=rng.triangular(2, 75, 30),
+        azimuth_deg=yaw - 90 + rng.gauss(0, 60),
     )
     return _finish(make, room, parts + _fittings(make, room), target), pose
 
 
 def _room(rng) -> tuple[Scene, Pose]:
-    """A furnished room seen from someone's hand or a robot's deck."""
+    """Return a furnished room seen from someone's hand or a robot's deck."""
     make = Workshop(rng)
     size = rng.uniform(2.5, 8), rng.uniform(3, 9), rng.uniform(2.3, 3.6)
     room = _shell(make, *size)
     eye = np.array([rng.uniform(0.3, size[0] - 0.3), rng.uniform(0.3, size[1] - 0.3), 0])
     eye[2] = rng.choice([rng.uniform(0.15, 0.6), rng.uniform(0.7, 1.3), rng.uniform(1.2, 1.8)])
-    parts = _furnish(make, room, int(rng.integers(3, 12)), keep_out=(*eye[:2], 0.7))
+    parts = _furnish(make, room, rng.randrange(3, 12), keep_out=(*eye[:2], 0.7))
     for side in range(4):
         parts += _decorated_wall(make, room, side, rng.uniform(0.8, 3.0))
     aim = np.array([rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(0.2, 1.6)])
@@ -310,14 +311,14 @@ def _room(rng) -> tuple[Scene, Pose]:
 
 
 def _corridor(rng) -> tuple[Scene, Pose]:
-    """A corridor seen along its length."""
+    """Return a corridor seen along its length."""
     make = Workshop(rng)
     width, length, height = rng.uniform(1.3, 3.6), rng.uniform(5, 22), rng.uniform(2.2, 3.2)
     room = _shell(make, width, length, height)
     parts = _fittings(make, room)
     for side in range(4):
         parts += _decorated_wall(make, room, side, rng.uniform(0.7, 2.0))
-    for _ in range(int(rng.integers(0, 5))):
+    for _ in range(rng.randrange(0, 5)):
         side = rng.choice([0.25, width - 0.25])
         spot = (side, rng.uniform(1, length), 90.0 if side < 1 else -90.0)
         parts += _furniture_piece(make, *spot)
@@ -333,22 +334,22 @@ def _corridor(rng) -> tuple[Scene, Pose]:
         )
     eye = np.array([rng.uniform(0.3, width - 0.3), rng.uniform(0.3, length * 0.5), 0])
     eye[2] = rng.choice([rng.uniform(0.2, 0.7), rng.uniform(1.0, 1.7), rng.uniform(1.0, 1.7)])
-    azimuth, tilt = 90 + rng.normal(0, 22), rng.normal(-3, 9)
+    azimuth, tilt = 90 + rng.gauss(0, 22), rng.gauss(-3, 9)
     pose = Pose.looking(eye, azimuth_deg=azimuth, tilt_deg=tilt, roll_deg=_roll(rng))
     focus = (width / 2, min(eye[1] + rng.uniform(1, 4), length - 0.4), 1)
     return _finish(make, room, parts, focus), pose
 
 
 def _hall(rng) -> tuple[Scene, Pose]:
-    """A hall, workshop or open-plan office, sparse, up to about 12 m."""
+    """Return a hall, workshop or open-plan office, sparse, up to about 12 m."""
     make = Workshop(rng)
     size = rng.uniform(6, 14), rng.uniform(7, 16), rng.uniform(2.8, 6)
     room = _shell(make, *size)
     eye = np.array([rng.uniform(0.5, size[0] - 0.5), rng.uniform(0.5, 3), rng.uniform(0.2, 1.8)])
-    parts = _furnish(make, room, int(rng.integers(2, 14)), keep_out=(*eye[:2], 1.0))
+    parts = _furnish(make, room, rng.randrange(2, 14), keep_out=(*eye[:2], 1.0))
     for side in range(4):
         parts += _decorated_wall(make, room, side, rng.uniform(1.5, 4))
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(rng.randrange(0, 4)):
         x, y = rng.uniform(0, size[0]), rng.uniform(3, size[1])
         wall = make.any_material()
         panel = (rng.uniform(1, 4), 0.06, rng.uniform(1.2, 2.5))
@@ -359,22 +360,22 @@ def _hall(rng) -> tuple[Scene, Pose]:
 
 
 def _object(rng) -> tuple[Scene, Pose]:
-    """One piece of furniture or a few boards on an empty floor, from 0.7 to 3 m."""
+    """Return one piece of furniture or a few boards on an empty floor, from 0.7 to 3 m."""
     make = Workshop(rng)
     size = rng.uniform(4, 9), rng.uniform(4, 9), rng.uniform(2.5, 3.5)
     room = _shell(make, *size)
-    x, y = size[0] / 2 + rng.normal(0, 0.5), size[1] / 2 + rng.normal(0, 0.5)
+    x, y = size[0] / 2 + rng.gauss(0, 0.5), size[1] / 2 + rng.gauss(0, 0.5)
     kind = rng.random()
     if kind < 0.5:
         box = (rng.uniform(0.35, 0.8), rng.uniform(0.4, 0.8), rng.uniform(0.4, 1.1))
         parts = make.cabinet(x, y, yaw_deg=rng.uniform(0, 360), size=box)
     elif kind < 0.75:
         parts = []
-        for fold in range(int(rng.integers(2, 6))):
+        for fold in range(rng.randrange(2, 6)):
             tall = (rng.uniform(0.6, 1.5), 0.02, rng.uniform(0.6, 1.8))
-            lean, yaw = rng.choice([0, 0, -35, 35]), rng.choice([0, 90]) + rng.normal(0, 30)
+            lean, yaw = rng.choice([0, 0, -35, 35]), rng.choice([0, 90]) + rng.gauss(0, 30)
             board = make.surface(*PAINTS, 'folds', 'poster', *FABRICS)
-            spot = (x + 0.7 * fold - 1 + rng.normal(0, 0.2), y + rng.normal(0, 0.4))
+            spot = (x + 0.7 * fold - 1 + rng.gauss(0, 0.2), y + rng.gauss(0, 0.4))
             parts.append(make.box(*spot, 0, tall, board, yaw_deg=yaw, pitch_deg=lean))
     else:
         parts = _furniture_piece(make, x, y, rng.uniform(0, 360))
@@ -383,28 +384,28 @@ def _object(rng) -> tuple[Scene, Pose]:
     pose = _orbit(
         rng,
         (x, y, rng.uniform(0.2, 0.8)),
-        distance=float(np.exp(rng.uniform(np.log(0.7), np.log(3.0)))),
-        elevation_deg=float(rng.uniform(5, 60)),
-        azimuth_deg=float(rng.uniform(0, 360)),
+        distance=rng.log_uniform(0.7, 3.0),
+        elevation_deg=rng.uniform(5, 60),
+        azimuth_deg=rng.uniform(0, 360),
     )
-    parts += _furnish(make, room, int(rng.integers(0, 3)), keep_out=(x, y, 1.8))
+    parts += _furnish(make, room, rng.randrange(0, 3), keep_out=(x, y, 1.8))
     return _finish(make, room, parts + _fittings(make, room), (x, y, 0)), pose
 
 
 def _corner(rng) -> tuple[Scene, Pose]:
-    """A wall, floor or corner from near, with little on it."""
+    """Return a wall, floor or corner from near, with little on it."""
     make = Workshop(rng)
     size = rng.uniform(2, 6), rng.uniform(2, 6), rng.uniform(2.2, 3.5)
     room = _shell(make, *size)
     if rng.random() < 0.6:
-        quiet = Surface(tint=make.colour(0.2, 0.9, 0.3), contrast=float(rng.random()))
+        quiet = Surface(tint=make.colour(0.2, 0.9, 0.3), contrast=rng.random())
         room = replace(room, faces=(quiet, quiet, quiet, quiet, *room.surfaces()[4:]))
     parts = _fittings(make, room)
     if rng.random() < 0.7:
         parts += _decorated_wall(make, room, 3, rng.uniform(0.6, 2.0))
-    parts += _furnish(make, room, int(rng.integers(0, 4)))
+    parts += _furnish(make, room, rng.randrange(0, 4))
     eye = np.array([rng.uniform(0.3, size[0] - 0.3), 0, rng.uniform(0.3, 1.7)])
-    eye[1] = size[1] - min(np.exp(rng.uniform(np.log(0.5), np.log(2.5))), size[1] - 0.3)
-    azimuth, tilt = 90 + rng.normal(0, 35), rng.normal(-10, 20)
+    eye[1] = size[1] - min(rng.log_uniform(0.5, 2.5), size[1] - 0.3)
+    azimuth, tilt = 90 + rng.gauss(0, 35), rng.gauss(-10, 20)
     pose = Pose.looking(eye, azimuth_deg=azimuth, tilt_deg=tilt, roll_deg=_roll(rng))
     return _finish(make, room, parts, eye), pose

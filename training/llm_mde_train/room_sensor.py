@@ -5,37 +5,38 @@ Shapes: B images, H x W pixels.
 """
 
 from functools import lru_cache
+import math
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from llm_mde_train.room_scene import Dice
 
-def expose(light: torch.Tensor, rngs: list[np.random.Generator]) -> torch.Tensor:
+
+def expose(light: torch.Tensor, rngs: list[Dice]) -> torch.Tensor:
     """Return uint8 (B, H, W, 3) photographs of linear light float32 (B, 3, H, W)."""
     pictures = [_one(picture[None], rng) for picture, rng in zip(light, rngs, strict=True)]
     return torch.cat(pictures).permute(0, 2, 3, 1).contiguous()
 
 
-def _one(light: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _one(light: torch.Tensor, rng: Dice) -> torch.Tensor:
     """Return uint8 (1, 3, H, W); all randomness of one picture comes from its rng."""
-    light = _white_balance(light, rng)
     mean = light[..., ::8, ::8].mean().clamp(min=1e-4)
-    light = light * (rng.choice([0.16, 0.24, 0.36]) * np.exp(rng.normal(0, 0.35)) / mean)
-    light = _blur(light, rng)
+    gain = rng.choice([0.16, 0.24, 0.33, 0.45]) * math.exp(rng.gauss(0, 0.35)) / mean
+    light = _blur(light * (gain * _white_balance(rng).to(light)), rng)
     light = light * _vignette(light, strength=rng.uniform(0, 0.35)).to(light)
     light = _noisy(light.clamp_(min=0.0), rng)
     code = _tone(light.clamp_(0.0, 1.0), rng)
-    if rng.random() < 0.6:
-        code = _jpeg(code, coarseness=float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))))
+    if rng.random() < 0.4:
+        code = _jpeg(code, coarseness=rng.log_uniform(0.01, 0.12))
     return (code * 255.0 + 0.5).clamp_(0, 255).to(torch.uint8)
 
 
-def _white_balance(light, rng):
-    gains = np.exp(rng.normal(0, 0.07, 3))
-    if rng.random() < 0.05:
-        return light.mean(1, keepdim=True).expand_as(light) * 1.0
-    return light * torch.tensor(gains / gains.mean(), dtype=light.dtype).to(light)[:, None, None]
+def _white_balance(rng: Dice) -> torch.Tensor:
+    """Return gains (3, 1, 1) of the colours."""
+    gains = np.exp(rng.normals(3, 0.07))
+    return torch.from_numpy((gains / gains.mean()).astype(np.float32))[:, None, None]
 
 
 def _vignette(light, *, strength: float):
@@ -45,30 +46,42 @@ def _vignette(light, *, strength: float):
     return 1.0 - 0.5 * strength * (x * x + y * y)
 
 
-def _blur(light, rng):
-    """Blur by defocus (a third of the pictures) or motion (a quarter)."""
-    kind = rng.random()
-    scale = light.shape[-1] / 320
-    if kind < 0.35:
-        sigma = rng.uniform(0.3, 1.3) * scale
-        reach = max(int(np.ceil(2 * sigma)), 1)
-        line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2).to(light)
-        line = line / line.sum()
-        padded = functional.pad(light, (reach,) * 4, mode='replicate')
-        across = sum(w * padded[..., i : i + light.shape[-1]] for i, w in enumerate(line))
-        return sum(w * across[..., i : i + light.shape[-2], :] for i, w in enumerate(line))
-    if kind < 0.6:
-        length, angle = rng.uniform(1, 9) * scale, rng.uniform(0, np.pi)
-        reach = int(np.ceil(length / 2)) + 1
-        padded = functional.pad(light, (reach,) * 4, mode='replicate')
-        steps = np.linspace(-length / 2, length / 2, max(int(length), 2))
-        moved = [(int(round(s * np.cos(angle))), int(round(s * np.sin(angle)))) for s in steps]
-        height, width = light.shape[-2:]
-        return sum(
-            padded[..., reach + dy : reach + dy + height, reach + dx : reach + dx + width]
-            for dx, dy in moved
-        ) / len(moved)
+def _blur(light, rng: Dice):
+    """Blur a little always (lens and demosaicing), by defocus or by motion sometimes."""
+    kind, scale = rng.random(), light.shape[-1] / 320
+    sigma = rng.uniform(0.3, 0.55) if kind > 0.25 else rng.uniform(0.55, 1.4)
+    light = _defocused(light, sigma * scale)
+    if kind < 0.75:
+        return light
+    return _moved(light, rng.uniform(1, 9) * scale, rng.uniform(0, math.pi))
+
+
+def _defocused(light, sigma: float):
+    reach = max(math.ceil(2 * sigma - 0.2), 1)
+    weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(reach + 1)]
+    total = 2 * sum(weights) - weights[0]
+    for axis in (2, 3):
+        size = light.shape[axis]
+        ends = [light.narrow(axis, i, 1) for i in (0, size - 1)]
+        padded = torch.cat([ends[0]] * reach + [light] + [ends[1]] * reach, axis)
+        light = light * (weights[0] / total)
+        for i in range(1, reach + 1):
+            for start in (reach - i, reach + i):
+                light.add_(padded.narrow(axis, start, size), alpha=weights[i] / total)
     return light
+
+
+def _moved(light, length: float, angle: float):
+    """Average the picture along a straight shake of so many pixels."""
+    reach = math.ceil(length / 2) + 1
+    padded = functional.pad(light, (reach,) * 4, mode='replicate')
+    steps = np.linspace(-length / 2, length / 2, max(int(length), 2))
+    moved = np.rint(np.outer(steps, (math.cos(angle), math.sin(angle)))).astype(int).tolist()
+    height, width = light.shape[-2:]
+    return sum(
+        padded[..., reach + dy : reach + dy + height, reach + dx : reach + dx + width]
+        for dx, dy in moved
+    ) / len(moved)
 
 
 @lru_cache(maxsize=2)
@@ -80,22 +93,21 @@ def _noisy(light, rng):
     """Add shot and read noise; windows of one pool of normal numbers are random enough."""
     pool = _noise_pool(str(light.device))
     count = light.numel()
-    start = int(rng.integers(0, max(len(pool) - count, 1)))
+    start = rng.randrange(max(len(pool) - count, 1))
     normal = pool[start : start + count] if count < len(pool) else torch.randn_like(light)
     normal = normal.view(light.shape)
-    shot, read = np.exp(rng.uniform(np.log(0.003), np.log(0.03))), rng.uniform(0.0005, 0.006)
-    if rng.random() < 0.3:  # demosaicing and video codecs make noise coarse
-        normal = 1.5 * functional.avg_pool2d(normal, 3, stride=1, padding=1)
-    return light + normal * (shot * shot * light + read * read).sqrt()
+    shot, read = rng.log_uniform(0.003, 0.03), rng.uniform(0.0005, 0.006)
+    noisy = light + normal * (shot * shot * light + read * read).sqrt_()
+    return _defocused(noisy, 0.5) if rng.random() < 0.3 else noisy  # smoothed by the camera
 
 
 def _tone(light, rng):
     """Return display codes in [0, 1]: roughly the square root, with varied toe and contrast."""
     root = light.sqrt()
-    code = torch.lerp(root, root.sqrt(), float(rng.uniform(-0.25, 0.25)))
+    code = torch.lerp(root, root.sqrt(), rng.uniform(-0.25, 0.25))
     smooth = code * code * (3.0 - 2.0 * code)
-    code = torch.lerp(code, smooth, float(rng.uniform(-0.1, 0.6)))
-    saturation = float(rng.uniform(0.7, 1.5))
+    code = torch.lerp(code, smooth, rng.uniform(-0.1, 0.8))
+    saturation = rng.uniform(0.7, 1.5) if rng.random() > 0.05 else 0.0
     grey = code.mean(1, keepdim=True)
     return torch.lerp(grey, code, saturation).clamp_(0.0, 1.0)
 

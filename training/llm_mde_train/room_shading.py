@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from llm_mde_train.room_scene import SURFACE_COLUMNS, TUBE, Pose, Scene
-from llm_mde_train.room_textures import TextureLibrary
-from llm_mde_train.room_trace import ViewedSolids, step, trace, view_solids
+from llm_mde_train.room_scene import BOX, SURFACE_COLUMNS, TUBE, Pose, Scene
+from llm_mde_train.room_textures import SIZE, TextureLibrary
+from llm_mde_train.room_trace import ViewedSolids, trace, view_solids
 
 SHADOW_SIZE = 128
 SHADOW_SLOPE = 5.0  # the shadow map reaches this tangent, finest in its middle
@@ -21,12 +21,30 @@ HIGHLIGHT_SHARPNESS = 40.0
 
 @dataclass(frozen=True)
 class SeenPoints:
-    """What the pixels see: point and unit normal (3, B, N), face (B, N), q of the face's solid."""
+    """
+    What the pixels see.
+
+    point, normal: (3, B, N) metres and unit vectors; local: (3, B, N) metres from the centre of
+    the solid in its own frame; face: (B, N) number of the face; on_y, on_z: (B, N) 1 where the
+    face points along that axis of the solid.
+    """
 
     point: torch.Tensor
     normal: torch.Tensor
     local: torch.Tensor
     face: torch.Tensor
+    on_y: torch.Tensor
+    on_z: torch.Tensor
+
+
+def _step(x: torch.Tensor) -> torch.Tensor:
+    """Return 1 where x > 0, else 0, by arithmetic: comparisons are slow in torch on a CPU."""
+    return (x * 1e12).clamp_(0.0, 1.0)
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the dot product over the first of two (3, B, N)."""
+    return torch.addcmul(torch.addcmul(a[0] * b[0], a[1], b[1]), a[2], b[2])
 
 
 def shade(
@@ -44,20 +62,21 @@ def shade(
     batch, height, width = inverse.shape
     seen = _seen_points(view, inverse, number, x, y)
     surface = _gather(_surface_table(scenes, view.kind.shape[1]), seen.face)
-    albedo = _albedo(surface, seen, view, number, library, pixel=(x[:, 1] - x[:, 0]))
-    light, highlight = _lighting(scenes, poses, seen, surface[11])
-    light = light + _ambient(scenes, poses, view, seen)
-    colour = albedo * (light + surface[12]) + highlight
+    albedo = _albedo(surface, seen, library, pixel=x[:, 1] - x[:, 0])
+    light, highlight = _lighting(scenes, poses, seen)
+    light += _ambient(scenes, poses, view, seen)
+    light += surface[12]
+    colour = (albedo * light).add_(highlight * surface[11])
     return colour.view(3, batch, height, width).transpose(0, 1)
 
 
 def _gather(table: np.ndarray, row: torch.Tensor) -> torch.Tensor:
     """Return the table's rows (B, R, C) of each pixel (B, N) as (C, B, N)."""
     batch, rows, columns = table.shape
-    flat = torch.from_numpy(table.reshape(-1, columns).T.astype(np.float32)).to(row.device)
+    flat = torch.from_numpy(np.ascontiguousarray(table.reshape(-1, columns).T, np.float32))
     if batch > 1:
         row = row + rows * torch.arange(batch, device=row.device)[:, None]
-    chosen = flat.contiguous().index_select(1, row.reshape(-1).long())
+    chosen = flat.to(row.device).index_select(1, row.reshape(-1).int())
     return chosen.view(columns, *row.shape)
 
 
@@ -65,94 +84,96 @@ def _surface_table(scenes: list[Scene], count: int) -> np.ndarray:
     """Return the packed surface of every face, (B, 6 K, SURFACE_COLUMNS)."""
     table = np.zeros((len(scenes), 6 * count, SURFACE_COLUMNS), np.float32)
     for rows, scene in zip(table, scenes, strict=True):
-        packed = [[s.packed() for s in solid.surfaces()] for solid in scene.everything()]
-        rows[: 6 * len(packed)] = np.asarray(packed).reshape(-1, SURFACE_COLUMNS)
+        faces = [face for solid in scene.everything() for face in solid.surfaces()]
+        distinct = {id(face): face for face in faces}
+        order = dict(zip(distinct, range(len(distinct)), strict=True))
+        packed = np.array([face.packed() for face in distinct.values()], np.float32)
+        rows[: len(faces)] = packed[[order[id(face)] for face in faces]]
     return table
 
 
 def _seen_points(view: ViewedSolids, inverse, number, x, y) -> SeenPoints:
-    batch, height, width = inverse.shape
-    number = number.round().view(batch, -1)
+    batch = len(inverse)
+    number = number.view(batch, -1)
     depth = 1.0 / inverse
-    point = torch.stack([x[:, None] * depth, y[..., None] * depth, depth]).view(3, batch, -1)
-    frames = np.concatenate(
-        [
-            view.gradient.reshape(batch, -1, 9),
-            view.offset,
-            (view.kind > 0)[..., None],
-            (view.kind == TUBE)[..., None],
-        ],
-        axis=2,
-    )
-    frame = _gather(frames, number)
-    g, rounded, tube = frame[:9].view(3, 3, batch, -1), frame[12], frame[13]
-    local = frame[9:12] + g[:, 0] * point[0] + g[:, 1] * point[1] + g[:, 2] * point[2]
-    axis, face = _face(local, tube)
-    sides = torch.stack([local[0], local[1], local[2] * (1.0 - tube)])
-    flat = 1.0 - rounded * (1.0 - tube * axis[2])
-    outward = torch.lerp(sides, axis * local, flat)
-    normal = outward[0] * g[0] + outward[1] * g[1] + outward[2] * g[2]
-    normal = normal * (normal.square().sum(0) + 1e-12).rsqrt()
-    away = (normal * point).sum(0)
-    normal = normal * (1.0 - 2.0 * step(away))
-    return SeenPoints(point, normal, local, number * 6 + face)
+    point = torch.empty(3, *inverse.shape, device=x.device)
+    torch.mul(x[:, None], depth, out=point[0])
+    torch.mul(y[..., None], depth, out=point[1])
+    point[2] = depth
+    point = point.view(3, batch, -1)
+    half = 1.0 / np.linalg.norm(view.gradient, axis=-1, keepdims=True).clip(1e-6)
+    flags = np.stack([view.kind > BOX, view.kind == TUBE], axis=-1)
+    unit = (view.gradient * half).reshape(batch, -1, 9)
+    parts = [unit, view.offset * half[..., 0], half[..., 0], flags]
+    frame = _gather(np.concatenate(parts, axis=2), number)
+    unit, rounded, tube = frame[:9].view(3, 3, batch, -1), frame[15], frame[16]
+    local = frame[9:12]
+    for i in range(3):
+        local = torch.addcmul(local, unit[:, i], point[i])  # metres along each axis of the solid
+    q = local / frame[12:15]
+    on_y, on_z, positive = _face(q, tube)
+    curved = rounded * (1.0 - tube * on_z)
+    flat = 1.0 - curved
+    sides = q / frame[12:15] * curved
+    sides[2] *= 1.0 - tube
+    sides[0] += (1.0 - on_y - on_z) * flat
+    sides[1] += on_y * flat
+    sides[2] += on_z * flat
+    normal = unit[0] * sides[0]
+    normal.addcmul_(unit[1], sides[1]).addcmul_(unit[2], sides[2])
+    away = _step(_dot(normal, point))
+    normal *= (_dot(normal, normal) + 1e-12).rsqrt_() * (1.0 - 2.0 * away)
+    face = number * 6 + 2.0 * on_y + 4.0 * on_z + positive
+    return SeenPoints(point, normal, local, face, on_y, on_z)
 
 
-def _face(local: torch.Tensor, tube: torch.Tensor):
-    """Return the face's axis as 0/1 weights (3, B, N) and its number 0..5 (B, N)."""
-    ax, ay, az = local.abs().unbind(0)
-    sideways = torch.maximum(ax, ay)
-    radius = torch.lerp(sideways, (ax * ax + ay * ay).sqrt_(), tube)
-    on_z = step(az - radius)
-    on_y = step(ay - ax) * (1.0 - on_z)
-    axis = torch.stack([1.0 - on_y - on_z, on_y, on_z])
-    positive = (axis * step(local)).sum(0)
-    return axis, 2.0 * on_y + 4.0 * on_z + positive
+def _face(q: torch.Tensor, tube: torch.Tensor):
+    """Return whether the face's axis is y, is z, and points to the positive side, (B, N) each."""
+    ax, ay, az = q.abs().unbind(0)
+    radius = torch.lerp(torch.maximum(ax, ay), (ax * ax + ay * ay).sqrt_(), tube)
+    on_z = _step(az - radius)
+    on_y = _step(ay - ax) * (1.0 - on_z)
+    along = torch.lerp(torch.lerp(q[0], q[1], on_y), q[2], on_z)
+    return on_y, on_z, _step(along)
 
 
-def _albedo(surface, seen, view, number, library, *, pixel):
+def _albedo(surface, seen: SeenPoints, library: TextureLibrary, *, pixel):
     """Return the textured colour (3, B, N)."""
-    batch = len(pixel)
-    half = 1.0 / np.linalg.norm(view.gradient, axis=-1).clip(1e-6)
-    half = _gather(half, number.round().view(batch, -1))
-    metres = seen.local * half
-    face_axis = ((seen.face - 6.0 * (seen.face / 6.0).floor()) * 0.5).floor()
-    on_x, on_z = 1.0 - face_axis.clamp(max=1.0), (face_axis - 1.0).clamp(min=0.0)
-    along = torch.lerp(metres[0], metres[1], on_x)
-    up = torch.lerp(-metres[2], -metres[1], on_z)
-    u = surface[1] * along + surface[2] * up + surface[5]
-    v = surface[3] * along + surface[4] * up + surface[6]
-    copies = (surface[1].abs() + surface[2].abs()).maximum(surface[3].abs() + surface[4].abs())
-    depth = seen.point[2]
-    facing = (seen.normal * seen.point).sum(0).abs() * seen.point.square().sum(0).rsqrt()
-    footprint = 256.0 * copies * depth * pixel[:, None] * (facing + 0.05).rsqrt()
-    level = (footprint.clamp(min=1.0).log2()).round_().clamp_(max=8.0)
+    along = torch.lerp(seen.local[1], seen.local[0], seen.on_y + seen.on_z)
+    up = torch.lerp(seen.local[2], seen.local[1], seen.on_z)
+    u = torch.addcmul(torch.addcmul(surface[5], surface[1], along), surface[2], up, value=-1)
+    v = torch.addcmul(torch.addcmul(surface[6], surface[3], along), surface[4], up, value=-1)
+    facing = _dot(seen.normal, seen.point).abs() * _dot(seen.point, seen.point).rsqrt_()
+    footprint = surface[13] * seen.point[2] * (SIZE * pixel[:, None]) * (facing + 0.05).rsqrt_()
+    level = footprint.clamp_(min=1.0).log2_().round_().clamp_(max=8.0)
     flat = [part.reshape(-1) for part in (surface[0], u, v, level)]
-    texture = library.sample(*flat).view(3, batch, -1)
+    texture = library.sample(*flat).view(3, *u.shape)
     return surface[7:10] * (1.0 - surface[10] * (1.0 - texture))
 
 
-def _lighting(scenes, poses, seen: SeenPoints, gloss):
+def _lighting(scenes, poses, seen: SeenPoints):
     """Return diffuse light (3, B, N) and highlights (B, N)."""
-    light = torch.zeros_like(seen.point)
-    highlight = torch.zeros_like(gloss)
-    to_eye = seen.point * (-seen.point.square().sum(0).rsqrt())
-    for lamp in range(max(len(scene.lights) for scene in scenes)):
-        table = np.array([_lamp_row(s, p, lamp) for s, p in zip(scenes, poses, strict=True)])
-        row = torch.from_numpy(table.T.astype(np.float32)).to(gloss.device)[..., None]
-        to_lamp = row[:3] - seen.point
-        square = to_lamp.square().sum(0)
-        to_lamp = to_lamp * square.rsqrt()
-        strength = row[3] / (square + 0.25)
-        if lamp == 0:
-            strength = strength * _lit(scenes, poses, seen.point)
-        facing = (seen.normal * to_lamp).sum(0).clamp_(min=0.0) * strength
-        light += row[4:7] * facing
-        middle = to_lamp + to_eye
-        shine = (middle * seen.normal).sum(0) * middle.square().sum(0).rsqrt()
-        shine = (1.0 - HIGHLIGHT_SHARPNESS * (1.0 - shine)).clamp_(min=0.0)
-        highlight += gloss * strength * shine * shine
-    return light, highlight
+    count = max(len(scene.lights) for scene in scenes)
+    rows = np.array(
+        [[_lamp_row(s, p, i) for i in range(count)] for s, p in zip(scenes, poses, strict=True)]
+    )
+    lamp = torch.from_numpy(rows.astype(np.float32)).to(seen.point.device)  # (B, L, 7)
+    place, power, tint = lamp[..., :3], lamp[..., 3, None], lamp[..., 4:]
+    point, normal = seen.point.transpose(0, 1), seen.normal.transpose(0, 1)
+    range2 = _dot(seen.point, seen.point)[:, None]  # (B, 1, N)
+    normal_point = _dot(seen.normal, seen.point)[:, None]
+    lamp_point = torch.bmm(place, point)  # (B, L, N)
+    square = range2 - 2.0 * lamp_point + place.square().sum(-1, keepdim=True)
+    near = (square + 1e-3).rsqrt_()
+    facing = (torch.bmm(place, normal) - normal_point) * near
+    strength = power / (square + 0.25)
+    strength[:, 0] *= _lit(scenes, poses, seen.point)
+    light = torch.bmm(tint.transpose(1, 2), facing.clamp(min=0.0) * strength)
+    eye = range2.rsqrt()
+    towards = (range2 - lamp_point) * near * eye  # cosine between lamp and eye
+    middle = (facing - normal_point * eye) * (2.0 + 1e-3 + 2.0 * towards).rsqrt_()
+    shine = (middle * HIGHLIGHT_SHARPNESS + (1.0 - HIGHLIGHT_SHARPNESS)).clamp_(min=0.0)
+    return light.transpose(0, 1), (shine * shine * strength).sum(1)
 
 
 def _lamp_row(scene: Scene, pose: Pose, lamp: int):
@@ -173,8 +194,8 @@ def _lit(scenes: list[Scene], poses: list[Pose], point: torch.Tensor) -> torch.T
     inverse, _ = trace(view_solids([s.everything() for s in scenes], views), slopes, slopes)
     distance = 1.0 / inverse[:, None]
     moments = torch.cat([distance, distance * distance], 1)
-    for _ in range(2):
-        moments = functional.avg_pool2d(moments, 3, stride=1, padding=1, count_include_pad=False)
+    for axis in (2, 3, 2, 3):
+        moments = _blurred(moments, axis)
     turn = np.stack([v.rotation.T @ p.rotation for v, p in zip(views, poses, strict=True)])
     move = np.stack(
         [v.rotation.T @ (p.position - v.position) for v, p in zip(views, poses, strict=True)]
@@ -191,8 +212,17 @@ def _lit(scenes: list[Scene], poses: list[Pose], point: torch.Tensor) -> torch.T
     beyond = (depth - mean - 0.01 * depth).clamp(min=0.0)
     chance = spread / (spread + beyond * beyond)
     lit = ((chance - 0.15) * (1.0 / 0.85)).clamp_(min=0.0)
-    above = step(0.05 - pz)  # level with the lamp or higher: no shadow known
+    above = _step(0.05 - pz)  # level with the lamp or higher: no shadow known
     return lit + above * (1.0 - lit)
+
+
+def _blurred(image: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the image averaged over three neighbours along an axis."""
+    size = image.shape[axis]
+    before, after = image.narrow(axis, 0, size - 2), image.narrow(axis, 2, size - 2)
+    result = image.clone()
+    result.narrow(axis, 1, size - 2).add_(before).add_(after).div_(3.0)
+    return result
 
 
 def _ambient(scenes, poses, view: ViewedSolids, seen: SeenPoints) -> torch.Tensor:
@@ -205,11 +235,10 @@ def _ambient(scenes, poses, view: ViewedSolids, seen: SeenPoints) -> torch.Tenso
     up = torch.from_numpy(np.stack([pose.rotation[2] for pose in poses]).astype(np.float32)).to(
         device
     )
-    upward = torch.einsum('bi,ibn->bn', up, seen.normal)
+    upward = _dot(up.T[..., None], seen.normal)
     total = ambient * (0.75 + 0.25 * upward)
     local = torch.baddbmm(offset[..., None], room, seen.point.transpose(0, 1))
-    facing = torch.bmm(room * half[..., None], seen.normal.transpose(0, 1)).abs()
-    for i in range(3):
-        gap = ((1.0 - local[:, i].abs()) * half[:, i, None]).clamp_(min=0.0)
-        total = total * (1.0 - (1.0 - facing[:, i]) * (0.09 / (gap + 0.15)))
-    return total
+    facing = torch.bmm(room * half[..., None], seen.normal.transpose(0, 1)).abs_()
+    gap = ((1.0 - local.abs_()) * half[..., None]).clamp_(min=0.0)
+    open_ = 1.0 - (1.0 - facing) * (0.09 / (gap + 0.15))
+    return total * open_[:, 0] * open_[:, 1] * open_[:, 2]

@@ -16,7 +16,6 @@ import torch
 from torch.nn import functional
 
 SIZE = 256
-LEVELS = 9
 COPIES = {
     'plain': 4, 'cloudy': 6, 'speckled': 5, 'planks': 6, 'grain': 6, 'stripes': 6, 'checks': 3,
     'tiles': 5, 'bricks': 3, 'carpet': 4, 'weave': 3, 'page': 8, 'poster': 14, 'books': 6,
@@ -30,56 +29,47 @@ class TextureLibrary:
     """
     All textures on one device.
 
-    texels: float32 (3, T) RGB in [0, 1]; level_start: int64 (LEVELS,) first texel of each level;
-    numbers: texture numbers of each recipe.
+    texels: float32 (3, T) RGB in [0, 1], all textures of a level after all of the finer level;
+    count: number of textures.
     """
 
     texels: torch.Tensor
-    level_start: torch.Tensor
-    numbers: dict[str, range]
+    count: int
 
     def sample(
         self, number: torch.Tensor, u: torch.Tensor, v: torch.Tensor, level: torch.Tensor
     ) -> torch.Tensor:
         """Return RGB float32 (3, N), bilinear in one mip level; number and level hold integers."""
         size = torch.exp2(8.0 - level)
-        u = (u - u.floor()) * size - 0.5
-        v = (v - v.floor()) * size - 0.5
+        u, v = (u - u.floor()) * size - 0.5, (v - v.floor()) * size - 0.5
         u0, v0 = u.floor(), v.floor()
+        u1, v1 = torch.minimum(u0 + 1.0, size - 1.0), torch.minimum(v0 + 1.0, size - 1.0)
         fu, fv = u - u0, v - v0
-        start = self._start(number, level, size)
-        left, top = u0 + size * (u0 < 0), (v0 + size * (v0 < 0)) * size
-        right, bottom = u0 + 1, (v0 + 1) * size
-        right = right - size * (right >= size)
-        bottom = bottom - size * size * (bottom >= size * size)
-        corners = [(start + (y + x).long()) for y in (top, bottom) for x in (left, right)]
-        a, b, c, d = (self.texels.index_select(1, corner) for corner in corners)
-        return torch.lerp(torch.lerp(a, b, fu), torch.lerp(c, d, fu), fv)
-
-    def _start(self, number: torch.Tensor, level: torch.Tensor, size: torch.Tensor):
-        """Return the first texel of each sample's texture level, int64 (N,)."""
-        return (
-            self.level_start.index_select(0, level.long()) + number.long() * (size * size).long()
+        u0.clamp_(min=0.0), v0.clamp_(min=0.0)
+        area = size * size
+        before = (SIZE * SIZE - area) * (self.count / 3.0 * 4.0)  # texels of all finer levels
+        start = before.round_() + number * area
+        top, bottom = start + v0 * size, start + v1 * size  # exact: below 2 ** 24
+        a, b, c, d = (
+            self.texels.index_select(1, (row + column).int())
+            for row in (top, bottom)
+            for column in (u0, u1)
         )
+        return torch.lerp(torch.lerp(a, b, fu), torch.lerp(c, d, fu), fv)
 
 
 @lru_cache(maxsize=4)
 def texture_library(seed: int, device: str) -> TextureLibrary:
     """Make (or remember) the library of one seed on one device."""
     rng = np.random.default_rng((seed, 77))
-    pictures, numbers = [], {}
-    for name, copies in COPIES.items():
-        numbers[name] = range(len(pictures), len(pictures) + copies)
-        pictures += [np.clip(globals()[f'_{name}'](rng), 0.0, 1.0) for _ in range(copies)]
+    recipes = [name for name, copies in COPIES.items() for _ in range(copies)]
+    pictures = [np.clip(globals()[f'_{name}'](rng), 0.0, 1.0) for name in recipes]
     level = torch.from_numpy(np.stack(pictures).astype(np.float32)).permute(3, 0, 1, 2)
-    levels, starts = [], [0]
-    for _ in range(LEVELS):
-        levels.append(level.reshape(3, -1))
-        starts.append(starts[-1] + levels[-1].shape[1])
-        level = functional.avg_pool2d(level, 2) if level.shape[-1] > 1 else level
-    return TextureLibrary(
-        torch.cat(levels, 1).to(device), torch.tensor(starts[:-1], device=device), numbers
-    )
+    levels = [level]
+    while levels[-1].shape[-1] > 1:
+        levels.append(functional.avg_pool2d(levels[-1], 2))
+    texels = torch.cat([level.reshape(3, -1) for level in levels], 1)
+    return TextureLibrary(texels.to(device), len(recipes))
 
 
 def _noise(rng, cells_u: int, cells_v: int) -> np.ndarray:

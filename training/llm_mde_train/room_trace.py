@@ -4,7 +4,6 @@ Which solid each pixel sees, and how far it is.
 On a plane the inverse depth w = 1/z is an affine function of the pixel, so a face of a box costs
 one addition per pixel, and w of a box is the smallest w of the faces turned to the camera, seen
 where that exceeds the largest w of the faces turned away.  Balls and tubes solve a quadratic in w.
-Comparisons are written as arithmetic on 0/1 steps, which is several times faster on a CPU.
 
 Shapes: B images, K solids (number 0 is the room), H x W pixels.
 """
@@ -14,16 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from llm_mde_train.room_scene import BOX, TUBE, Pose, Solid
+from llm_mde_train.room_scene import BALL, BOX, TUBE, Pose, Solid
 
 FAR_AWAY = 1e9
-SHARP = 1e12
 NEAREST_M = 0.02
-
-
-def step(x: torch.Tensor) -> torch.Tensor:
-    """Return 1 where x > 0, else 0."""
-    return (x * SHARP).clamp_(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,7 @@ class ViewedSolids:
 
     gradient: (B, K, 3, 3), q = offset + z * gradient @ (x, y, 1); offset: (B, K, 3);
     near: (B, K, 3, 3) and far: (B, K, 6, 3) planes w = a x + b y + c; kind: (B, K), -1 unused;
-    bounds: (B, K, 8, 3) corners in the camera's frame.  NumPy float32.
+    bounds: (B, K, 8, 3) corners in the camera's frame.  float32, NumPy unless being traced.
     """
 
     gradient: np.ndarray
@@ -105,102 +98,112 @@ def trace(
     """
     Return inverse depth float32 (B, H, W) in 1/m and the number of the solid seen, as floats.
 
-    x: (B, W) and y: (B, H), the pixels' ray slopes x/z and y/z.
+    x: (B, W) and y: (B, H), the pixels' ray slopes x/z and y/z.  On a CPU, NumPy visits only the
+    window of each solid, one image after the other; on a GPU, torch does whole batches.
     """
-    near, far, gradient, offset = (
-        torch.from_numpy(part).to(x.device)
-        for part in (view.near, view.far, view.gradient, view.offset)
-    )
-    near_x, near_y = _terms(near, x, y)
-    far_x, far_y = _terms(far, x, y)
-    inverse = _largest(far_x[:, 0], far_y[:, 0], range(6), slice(None), slice(None))
-    number = torch.zeros_like(inverse)
-    alone = len(inverse) == 1
-    windows = _windows(view.bounds[0], x[0], y[0]) if alone else None
+    if x.device.type == 'cpu':
+        ones = zip(*(np.split(part, len(x)) for part in vars(view).values()), strict=True)
+        pairs = [
+            _trace(np, ViewedSolids(*one), x[i : i + 1].numpy(), y[i : i + 1].numpy())
+            for i, one in enumerate(ones)
+        ]
+        inverse, number = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        return torch.from_numpy(inverse), torch.from_numpy(number)
+    parts = (torch.from_numpy(part).to(x.device) for part in vars(view).values())
+    return _trace(torch, ViewedSolids(*parts), x, y)
+
+
+def _trace(xp, view: ViewedSolids, x, y):
+    """Do the work of trace with the array library xp (NumPy or torch)."""
+    near_x, near_y = _terms(view.near, x, y)
+    far_x, far_y = _terms(view.far, x, y)
+    whole = (slice(None), slice(None))
+    inverse = _fold(xp.maximum, far_x[0], far_y[0], range(6), whole)
+    number = xp.zeros_like(inverse)
+    windows, near_faces, far_faces = _savings(view, x, y) if xp is np else (None, None, None)
+    round_ = (view.kind > BOX).any(0).tolist()
     for k in range(1, view.kind.shape[1]):
-        rows, columns = windows[k] if alone else (slice(None), slice(None))
-        if rows is None:
+        window = windows[k] if windows else whole
+        if window is None:
             continue
-        near_faces, far_faces = _used_faces(view, k) if alone else (range(3), range(6))
-        enter = _smallest(near_x[:, k], near_y[:, k], near_faces, rows, columns)
-        leave = _largest(far_x[:, k], far_y[:, k], far_faces, rows, columns)
-        if (view.kind[:, k] > BOX).any():
-            slopes = (x[:, None, columns], y[:, rows, None])
-            round_ = torch.from_numpy(view.kind[:, k] > BOX).to(x)
-            tube = torch.from_numpy(view.kind[:, k] == TUBE).to(x)
-            enter, leave = _rounded(
-                enter, leave, gradient[:, k], offset[:, k], round_, tube, *slopes
-            )
-        seen = inverse[:, rows, columns]
-        hit = step(enter - torch.maximum(leave, seen))
-        seen.lerp_(enter.clamp_(max=FAR_AWAY), hit)
-        number[:, rows, columns].lerp_(torch.full_like(enter, k), hit)
+        enter = _fold(
+            xp.minimum, near_x[k], near_y[k], near_faces[k] if windows else range(3), window
+        )
+        leave = _fold(
+            xp.maximum, far_x[k], far_y[k], far_faces[k] if windows else range(6), window
+        )
+        if round_[k]:
+            slopes = x[:, None, window[1]], y[:, window[0], None]
+            enter, leave = _rounded(xp, view, k, enter, leave, *slopes)
+        seen, name = inverse[:, window[0], window[1]], number[:, window[0], window[1]]
+        hit = enter > xp.maximum(leave, seen)
+        seen[...] = xp.where(hit, enter, seen)
+        name[...] = xp.where(hit, k, name)
     return inverse, number
 
 
-def _terms(planes: torch.Tensor, x: torch.Tensor, y: torch.Tensor):
-    """Return a x as (B, K, P, 1, W) and b y + c as (B, K, P, H, 1)."""
-    a, b, c = planes[..., None].unbind(3)
-    return (a * x[:, None, None])[..., None, :], (b * y[:, None, None] + c)[..., None]
+def _terms(planes, x, y):
+    """Return a x as (K, P, B, 1, W) and b y + c as (K, P, B, H, 1)."""
+    turn = (1, 2, 0, 3) if isinstance(planes, torch.Tensor) else None
+    planes = planes.permute(turn) if turn else planes.transpose(1, 2, 0, 3)
+    a, b, c = planes[..., 0, None], planes[..., 1, None], planes[..., 2, None]
+    return (a * x)[..., None, :], (b * y + c)[..., None]
 
 
-def _smallest(term_x, term_y, faces, rows, columns):
-    planes = [term_x[:, i, :, columns] + term_y[:, i, rows] for i in faces]
-    result = planes[0]
-    for plane in planes[1:]:
-        result = torch.minimum(result, plane, out=result)
+def _fold(function, term_x, term_y, faces, window):
+    """Return the smallest or largest w of the faces in the window."""
+    rows, columns = window
+    result = None
+    for face in faces:
+        plane = term_x[face][..., columns] + term_y[face][:, rows]
+        result = plane if result is None else function(result, plane, out=result)
     return result
 
 
-def _largest(term_x, term_y, faces, rows, columns):
-    planes = [term_x[:, i, :, columns] + term_y[:, i, rows] for i in faces]
-    result = planes[0]
-    for plane in planes[1:]:
-        result = torch.maximum(result, plane, out=result)
-    return result
-
-
-def _used_faces(view: ViewedSolids, k: int):
-    """Return the planes that are not trivial or repeated (at least one of each kind)."""
-    near = [i for i in range(3) if view.near[0, k, i, 2] != np.float32(FAR_AWAY)]
-    far = [i for i in range(6) if view.far[0, k, i, 2] != np.float32(-FAR_AWAY)]
-    far = [i for i in far if i < 3 or (view.far[0, k, i] != view.far[0, k, i - 3]).any()]
-    return near or [0], far or [0]
-
-
-def _rounded(enter, leave, gradient, offset, round_, tube, x, y):
+def _rounded(xp, view: ViewedSolids, k: int, enter, leave, x, y):
     """Cut the interval [leave, enter] of w by the ball or tube."""
-    gx, gy, gz = ((gradient[:, i, :, None, None]).unbind(1) for i in range(3))
-    ox, oy, oz = (offset[:, i, None, None] for i in range(3))
-    ball = (1.0 - tube)[:, None, None]
-    dx, dy, dz = (g[0] * x + (g[1] * y + g[2]) for g in (gx, gy, gz))
-    a = dx * dx + dy * dy + ball * (dz * dz)
-    b = -(ox * dx + oy * dy + ball * (oz * dz))
-    c = ox * ox + oy * oy + ball * (oz * oz) - 1.0
-    c = torch.where(c.abs() < 1e-4, torch.full_like(c, 1e-4), c)
+    g, o = view.gradient[:, k, :, :, None, None], view.offset[:, k, :, None, None]
+    kind = view.kind[:, k, None, None]
+    d = [g[:, i, 0] * x + (g[:, i, 1] * y + g[:, i, 2]) for i in range(3)]
+    ball = 1.0 * (kind == BALL) if xp is torch else np.float32(kind == BALL)
+    a = d[0] * d[0] + d[1] * d[1] + ball * (d[2] * d[2])
+    b = -(o[:, 0] * d[0] + o[:, 1] * d[1] + ball * o[:, 2] * d[2])
+    c = o[:, 0] * o[:, 0] + o[:, 1] * o[:, 1] + ball * o[:, 2] * o[:, 2] - 1.0
+    c = xp.where(abs(c) < 1e-4, 1e-4, c)
     inside = b * b - a * c
-    root = inside.clamp(min=0.0).sqrt_()
-    miss = 2 * FAR_AWAY * (1.0 - step(inside)) * round_[:, None, None]
-    behind = FAR_AWAY * 4 * (c < 0)
-    use = round_[:, None, None]
-    front = torch.where(use * (c > 0) > 0, (b + root) / c, enter + behind)
-    back = torch.where(use > 0, (b - root) / c, leave)
-    return torch.minimum(enter, front) - miss, torch.maximum(leave, back)
+    root = abs(inside) ** 0.5
+    front = xp.where((kind > BOX) & (c > 0), (b + root) / c, enter)
+    front = xp.where((kind > BOX) & (inside <= 0), -FAR_AWAY, front)
+    back = xp.where(kind > BOX, (b - root) / c, leave)
+    return xp.minimum(enter, front), xp.maximum(leave, back)
 
 
-def _windows(bounds: np.ndarray, x: torch.Tensor, y: torch.Tensor):
-    """Return row and column slices of the pixels that may see each solid; None if none can."""
+def _savings(view: ViewedSolids, x, y):
+    """Return the window of each solid of one image and the planes it needs there."""
+    near = np.abs(view.near[0, :, :, 2]) < FAR_AWAY
+    far = np.abs(view.far[0, :, :, 2]) < FAR_AWAY
+    far[:, 3:] &= (view.far[0, :, 3:] != view.far[0, :, :3]).any(-1)
+    faces = [
+        [[i for i, use in enumerate(row) if use] or [0] for row in used.tolist()]
+        for used in (near, far)
+    ]
+    return _windows(view.bounds[0], x[0], y[0]), *faces
+
+
+def _windows(bounds: np.ndarray, x: np.ndarray, y: np.ndarray):
+    """Return the slices of rows and columns that may see each solid; None where none can."""
     z = bounds[..., 2]
     limits = []
-    for axis, slopes in ((1, y), (0, x)):
+    for axis, line in ((1, y), (0, x)):
         ray = bounds[..., axis] / np.maximum(z, NEAREST_M)
-        line = slopes.cpu().numpy()
         first = np.searchsorted(line, ray.min(1) - 1e-6)
         last = np.searchsorted(line, ray.max(1) + 1e-6, side='right')
         crossing = z.min(1) < NEAREST_M
         limits += [np.where(crossing, 0, first), np.where(crossing, len(line), last)]
     hidden = z.max(1) < NEAREST_M
     return [
-        (None, None) if gone or r0 >= r1 or c0 >= c1 else (slice(r0, r1), slice(c0, c1))
-        for gone, r0, r1, c0, c1 in zip(hidden.tolist(), *(part.tolist() for part in limits))
+        None if gone or r0 >= r1 or c0 >= c1 else (slice(r0, r1), slice(c0, c1))
+        for gone, r0, r1, c0, c1 in zip(
+            hidden.tolist(), *(part.tolist() for part in limits), strict=True
+        )
     ]

@@ -14,7 +14,7 @@ import torch
 
 from llm_mde_core.geometry import Camera
 from llm_mde_train.room_layouts import sample_scene
-from llm_mde_train.room_scene import Pose, Scene
+from llm_mde_train.room_scene import Dice, Pose, Scene
 from llm_mde_train.room_sensor import expose
 from llm_mde_train.room_shading import shade
 from llm_mde_train.room_textures import texture_library
@@ -47,7 +47,7 @@ def render_rooms(
 ) -> RoomBatch:
     """Return random rooms; the same seed gives the same rooms, one seed never runs out."""
     device = torch.device(device)
-    rngs = [np.random.default_rng((seed, image)) for image in range(batch)]
+    rngs = [Dice(f'{seed} {image}') for image in range(batch)]
     cameras = [_sample_camera(rng, width=width, height=height) for rng in rngs]
     scenes, poses = zip(*(sample_scene(rng) for rng in rngs), strict=True)
     group = batch if device.type != 'cpu' else 1  # one image at a time stays in a CPU's cache
@@ -81,8 +81,8 @@ def render_scenes(
     light = shade(
         scenes, poses, view, library, inverse=inverse, number=number, x=x, y=y
     )  # fmt: skip
-    depth = torch.where(inverse > 0, 1.0 / inverse, torch.nan)
-    return light, depth
+    depth = 1.0 / inverse
+    return light, depth + 0.0 * depth  # infinity becomes NaN
 
 
 def _slopes(cameras: list[Camera], axis: int) -> torch.Tensor:
@@ -94,17 +94,17 @@ def _slopes(cameras: list[Camera], axis: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(lines).astype(np.float32))
 
 
-def _sample_camera(rng: np.random.Generator, *, width: int, height: int) -> Camera:
+def _sample_camera(rng: Dice, *, width: int, height: int) -> Camera:
     """Return a random lens: half of them about a Kinect's, the others 42 to 98 degrees wide."""
-    wide = rng.normal(KINECT_HFOV_DEG, 2.0) if rng.random() < 0.5 else rng.uniform(42, 98)
-    camera = Camera.from_hfov(width=width, height=height, hfov_deg=float(wide))
-    shift = rng.normal(0, 0.015, 2)
-    aspect = 1 + rng.normal(0, 0.004)
+    wide = rng.gauss(KINECT_HFOV_DEG, 2.0) if rng.random() < 0.5 else rng.uniform(42, 98)
+    camera = Camera.from_hfov(width=width, height=height, hfov_deg=wide)
+    shift = rng.normals(2, 0.015)
+    aspect = 1 + rng.gauss(0, 0.004)
     return Camera(
         width,
         height,
         camera.fx,
-        float(camera.fy * aspect),
-        float(camera.cx + shift[0] * width),
-        float(camera.cy + shift[1] * height),
+        camera.fy * aspect,
+        camera.cx + shift[0] * width,
+        camera.cy + shift[1] * height,
     )
