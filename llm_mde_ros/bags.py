@@ -92,6 +92,10 @@ class BagReader:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        if not self.path.exists():
+            raise ValueError(f'{self.path} does not exist.')
+        if self.path.is_dir() and not (self.path / 'metadata.yaml').exists():
+            raise ValueError(f'{self.path} is no bag: it has no metadata.yaml.')
         self._types = get_typestore(Stores.LATEST)
         try:
             self._reader = AnyReader([self.path], default_typestore=self._types)

@@ -28,10 +28,11 @@ def use_own_domain() -> None:
     os.environ.update(
         ROS_DOMAIN_ID=str(random.randint(1, LAST_DOMAIN_ID)),
         ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
-        ROS_LOCALHOST_ONLY='1',  # the same before Jazzy
+        ROS_LOCALHOST_ONLY='1',  # the same before Iron
         FASTDDS_DEFAULT_PROFILES_FILE=profile,
-        FASTRTPS_DEFAULT_PROFILES_FILE=profile,  # before Kilted
     )
+    if os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy'):
+        os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import time
 
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from rclpy.client import Client
 from rclpy.node import Node
 
 GRACE_S = 10.0  # between SIGINT and SIGTERM, and again to SIGKILL
@@ -83,23 +84,19 @@ class NodeProcess:
         """
         client = node.create_client(GetState, f'{name}/get_state')
         deadline_s = time.monotonic() + timeout_s
-        try:
-            while time.monotonic() < deadline_s:
-                self.check()
-                if _state(client) == State.PRIMARY_STATE_ACTIVE:
-                    return
-                time.sleep(0.1)
-        finally:
-            node.destroy_client(client)
-        raise RuntimeError(
-            f'The node was not active after {timeout_s:g} s. The end of {self.log}:\n'
-            f'{self.log_end()}'
-        )
+        state = None
+        while state is None and time.monotonic() < deadline_s:
+            self.check()
+            state = _ask_state(client)
+        node.destroy_client(client)
+        if state != State.PRIMARY_STATE_ACTIVE:  # it answers only after it has started itself
+            answer = 'gave no answer' if state is None else 'could not start itself'
+            raise RuntimeError(f'The node {answer}. The end of {self.log}:\n{self.log_end()}')
 
 
-def _state(client) -> int | None:
-    """Ask for the state once; None without an answer within a second."""
-    if not client.service_is_ready():
+def _ask_state(client: Client) -> int | None:
+    """Ask once; None without an answer within a second."""
+    if not client.wait_for_service(timeout_sec=1.0):
         return None
     future = client.call_async(GetState.Request())
     deadline_s = time.monotonic() + 1.0
