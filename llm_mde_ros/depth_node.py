@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 import signal
 import sys
 import threading
 import time
+import traceback
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -31,6 +34,20 @@ POLL_PERIOD_S = 0.2  # looks for listeners and publishers
 WARN_PERIOD_S = 5.0  # between two warnings of the same kind
 
 
+def reported(transition: Callable) -> Callable:
+    """Log what a lifecycle callback raises: rclpy turns it into an ERROR and forgets it."""
+
+    @wraps(transition)
+    def call(self: LifecycleNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception:
+            self.get_logger().error(traceback.format_exc())
+            raise
+
+    return call
+
+
 class DepthNode(LifecycleNode):
     """
     Estimates depth for the newest image.
@@ -42,7 +59,7 @@ class DepthNode(LifecycleNode):
     def __init__(self) -> None:
         # declare() needs the overrides of the parameter file
         super().__init__('depth_node', automatically_declare_parameters_from_overrides=True)
-        self._parameters = declare(self)
+        self._settings = declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._estimator = None
         self._configure_error = ''
@@ -58,7 +75,7 @@ class DepthNode(LifecycleNode):
         self._poll_timer: Timer | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS.name, 10)
         self._diagnostics_timer = self.create_timer(
-            self._parameters.diagnostics_period_s,
+            self._settings.diagnostics_period_s,
             self._publish_diagnostics,
             clock=self._steady_clock,
         )
@@ -67,15 +84,16 @@ class DepthNode(LifecycleNode):
 
     def autostart(self) -> None:
         """Configure and activate, if wanted; after a failure the node waits to be mended."""
-        wanted = self._parameters.autostart
+        wanted = self._settings.autostart
         if wanted and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
+    @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model."""
         from llm_mde_core.estimator import DepthEstimator  # takes seconds, the node answers before
 
-        p = self._parameters
+        p = self._settings
         try:
             self._estimator = DepthEstimator.from_pretrained(
                 p.model,
@@ -86,8 +104,8 @@ class DepthNode(LifecycleNode):
             )
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
             self._configure_error = (
-                f'Cannot load the model: {error} '
-                '(set the parameters model, adapter or device, then configure again)'
+                f'Cannot load the model: {str(error).rstrip(".")}. '
+                'Then configure again: ros2 lifecycle set <node> configure.'
             )
             self.get_logger().error(self._configure_error)
             return TransitionCallbackReturn.FAILURE
@@ -97,6 +115,7 @@ class DepthNode(LifecycleNode):
         )
         return super().on_configure(state)
 
+    @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and look for images."""
         self._counters = FrameCounters()
@@ -105,27 +124,30 @@ class DepthNode(LifecycleNode):
             estimator=self._estimator,
             publishers=self._outputs,
             counters=self._counters,
-            parameters=lambda: self._parameters,
+            parameters=lambda: self._settings,
             warn=self._warn,
         )
         self._poll_timer = self.create_timer(POLL_PERIOD_S, self._poll, clock=self._steady_clock)
         self._poll()
         self.get_logger().info(
-            f"Ready: model '{self._parameters.model}' on {self._estimator.device}, "
+            f"Ready: model '{self._settings.model}' on {self._estimator.device}, "
             f'images from {self._image_input.topic}.'
         )
         return super().on_activate(state)
 
+    @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the worker."""
         self._stop()
         return super().on_deactivate(state)
 
+    @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of the model."""
         self._release()
         return super().on_cleanup(state)
 
+    @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and let go of everything."""
         self.close()
@@ -161,7 +183,7 @@ class DepthNode(LifecycleNode):
         frame = Frame(message, received_s=time.monotonic())
         if self._counters.count_received(frame):
             self._warn('time', 'The image stamps jumped back in time; starting anew.')
-        max_rate_hz = self._parameters.max_rate_hz
+        max_rate_hz = self._settings.max_rate_hz
         if not self._image_limiter.allows(frame.stamp_ns, max_rate_hz=max_rate_hz):
             self._counters.rate_limited += 1
         elif self._worker.slot.put(frame):
@@ -173,7 +195,7 @@ class DepthNode(LifecycleNode):
     def _poll(self) -> None:
         """Receive images while somebody listens, with the QoS that their publishers offer."""
         self._worker.check()
-        p = self._parameters
+        p = self._settings
         self._info_input.follow(CameraInfo, 'camera_info', reliability=p.image_reliability)
         message_type, topic = Image, self.resolve_topic_name('image')
         if p.image_transport == 'compressed':
@@ -187,10 +209,10 @@ class DepthNode(LifecycleNode):
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         try:
-            changed = self._parameters.changed(parameters)
+            changed = self._settings.changed(parameters)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        names = read_on_configure(self._parameters, changed)
+        names = read_on_configure(self._settings, changed)
         if names and self._estimator is not None:
             reason = (
                 f'{", ".join(names)} cannot change while a model is loaded: deactivate and clean '
@@ -198,7 +220,7 @@ class DepthNode(LifecycleNode):
             )
             return SetParametersResult(successful=False, reason=reason)
         self._diagnostics_timer.timer_period_ns = round(1e9 * changed.diagnostics_period_s)
-        self._parameters = changed
+        self._settings = changed
         return SetParametersResult(successful=True)
 
     # Reports
@@ -244,9 +266,16 @@ def main(args: list[str] | None = None) -> None:
     # rclpy's own handlers would take the context away under the frame in work.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = DepthNode()
+        run(stop)
     except ValueError as error:
-        sys.exit(f'depth_node: bad parameter: {error}')
+        sys.exit(f'depth_node: {error}')
+    finally:
+        rclpy.shutdown()
+
+
+def run(stop: threading.Event) -> None:
+    """Start the node and let it work; ValueError with a sentence for a bad parameter."""
+    node = DepthNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -257,7 +286,6 @@ def main(args: list[str] | None = None) -> None:
         node.close()
         executor.shutdown()
         node.destroy_node()
-        rclpy.shutdown()
 
 
 if __name__ == '__main__':

@@ -35,7 +35,7 @@ def parameters_yaml() -> str:
 
 def parameters_markdown() -> str:
     """Return the README's table of parameters."""
-    head = ('parameter', 'default', 'unit', 'allowed', 'meaning', 'acts on')
+    head = ('parameter', 'default', 'unit', 'allowed', 'meaning', 'can change')
     rows = (
         (
             f'`{name}`',
@@ -43,7 +43,7 @@ def parameters_markdown() -> str:
             spec.metadata['unit'],
             _allowed(spec),
             spec.metadata['description'],
-            spec.metadata['acts'],
+            spec.metadata['changes'],
         )
         for name, spec in SPECS.items()
     )

@@ -1,5 +1,5 @@
 """
-Every parameter of the node: default, range, unit, meaning and when a change acts.
+Every parameter of the node: default, range, unit, meaning and when it can change.
 
 This is the one place for them: the descriptors that the node declares, config/depth.yaml and
 the table of the README (see interface.py) are made from it. Defaults of the outputs are those of
@@ -14,16 +14,16 @@ import difflib
 import math
 from typing import TYPE_CHECKING, Any
 
-from llm_mde_ros.outputs import OutputSettings
+from llm_mde_ros.outputs import DEPTH_ENCODINGS, PREVIEW_COLORMAPS, OutputSettings
 
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
     from rclpy.node import Node
     from rclpy.parameter import Parameter
 
-# When a change acts.
-NEXT_FRAME = 'next frame'
-CONFIGURE = 'configure'
+# When a parameter can change.
+ANY_TIME = 'any time'  # acts on the next frame
+CONFIGURE = 'configure'  # while no model is loaded
 START = 'start'
 
 # Parameters that rclpy itself declares.
@@ -38,7 +38,7 @@ def _parameter(
     unit: str = '',
     limits: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
-    acts: str = NEXT_FRAME,
+    changes: str = ANY_TIME,
 ) -> Any:
     metadata = {
         'name': name,
@@ -46,7 +46,7 @@ def _parameter(
         'unit': unit,
         'limits': limits,
         'choices': choices,
-        'acts': acts,
+        'changes': changes,
     }
     return field(default=default, metadata=metadata)
 
@@ -62,21 +62,23 @@ class DepthNodeParameters:
     """Values of all parameters, checked: ValueError with a sentence when one cannot be."""
 
     model: str = _parameter(
-        'tiny', 'Model: bundled name, folder, or hub id (see allow_download)', acts=CONFIGURE
+        'tiny',
+        'Model: bundled name, folder, or (allow_download) hub id',
+        changes=CONFIGURE,
     )
-    adapter: str = _parameter('', 'Folder of a peft adapter; empty: none', acts=CONFIGURE)
-    device: str = _parameter('auto', 'auto, cpu, cuda, cuda:N or mps', acts=CONFIGURE)
+    adapter: str = _parameter('', 'Folder of a peft adapter; empty: none', changes=CONFIGURE)
+    device: str = _parameter('auto', 'auto, cpu, cuda, cuda:N or mps', changes=CONFIGURE)
     precision: str = _parameter(
         'auto',
-        'Number format of the network',
+        'Number format of the network; auto: what suits the device',
         choices=('auto', 'fp32', 'fp16', 'bf16'),
-        acts=CONFIGURE,
+        changes=CONFIGURE,
     )
     allow_download: bool = _parameter(
-        False, 'Fetch a model from the hub when it is not on this machine', acts=CONFIGURE
+        False, 'Fetch a model from the hub when it is not on this machine', changes=CONFIGURE
     )
     autostart: bool = _parameter(
-        True, 'Configure and activate without a lifecycle manager', acts=START
+        True, 'Configure and activate without a lifecycle manager', changes=START
     )
 
     image_transport: str = _parameter(
@@ -88,14 +90,14 @@ class DepthNodeParameters:
         choices=('auto', 'reliable', 'best_effort'),
     )
     output_reliability: str = _parameter(
-        'reliable', 'QoS of the outputs', choices=('reliable', 'best_effort'), acts=START
+        'reliable', 'QoS of the outputs', choices=('reliable', 'best_effort'), changes=START
     )
     output_depth: int = _parameter(
         1,
         'QoS history of the outputs; more than 1 gives slow readers old frames',
         unit='messages',
         limits=(1, 100),
-        acts=START,
+        changes=START,
     )
 
     hfov_deg: float = _parameter(
@@ -113,8 +115,8 @@ class DepthNodeParameters:
 
     depth_encoding: str = _output(
         'depth.encoding',
-        'Of depth/image: metres with NaN (32FC1) or millimetres with 0 (16UC1)',
-        choices=('32FC1', '16UC1'),
+        'Of depth/image: metres with NaN, or millimetres with 0',
+        choices=DEPTH_ENCODINGS,
     )
     depth_min_m: float = _output(
         'depth.min_m', 'Nearer depth is published as unknown', unit='m', limits=(0.0, 1000.0)
@@ -128,7 +130,9 @@ class DepthNodeParameters:
     preview_max_m: float = _output(
         'preview.max_m', 'Depth of the last colour', unit='m', limits=(0.0, 1000.0)
     )
-    preview_colormap: str = _output('preview.colormap', 'Colours of depth/preview')
+    preview_colormap: str = _output(
+        'preview.colormap', 'Colours of depth/preview', choices=tuple(PREVIEW_COLORMAPS)
+    )
     points_color: bool = _output('points.color', 'Points carry rgb')
     points_organized: bool = _output(
         'points.organized', 'One point per pixel with NaN; false: one row of valid points'
@@ -243,14 +247,14 @@ def descriptor(spec: Field) -> ParameterDescriptor:
 
     about = spec.metadata
     constraints = [f'one of: {", ".join(about["choices"])}'] if about['choices'] else []
-    if about['acts'] == CONFIGURE:
+    if about['changes'] == CONFIGURE:
         constraints.append('read on configure')
     made = ParameterDescriptor(
         name=ros_name(spec),
         type=Parameter.Type.from_parameter_value(spec.default).value,
         description=about['description'] + (f' [{about["unit"]}]' if about['unit'] else ''),
         additional_constraints='; '.join(constraints),
-        read_only=about['acts'] == START,
+        read_only=about['changes'] == START,
     )
     if about['limits']:
         low, high = about['limits']
@@ -266,6 +270,6 @@ def read_on_configure(before: DepthNodeParameters, after: DepthNodeParameters) -
     return [
         name
         for name, spec in SPECS.items()
-        if spec.metadata['acts'] == CONFIGURE
+        if spec.metadata['changes'] == CONFIGURE
         and getattr(before, spec.name) != getattr(after, spec.name)
     ]

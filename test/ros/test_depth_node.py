@@ -1,0 +1,276 @@
+"""The active node as a process: images in over DDS, outputs back, parameters changed between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from llm_mde_ros.conversions import image_to_depth
+from llm_mde_ros.stats import DepthStats
+
+ALL_OUTPUTS = (
+    'depth/image',
+    'depth/camera_info',
+    'depth/preview',
+    'confidence',
+    'points',
+    *(['stats'] if DepthStats else []),
+)
+
+
+@pytest.fixture(scope='module')
+def robot(robot_with: Any, tiny_model_dir: Path) -> Iterator[Any]:
+    parameters = {
+        'model': tiny_model_dir,
+        'device': 'cpu',
+        'camera_info_timeout_s': 0.3,
+    }
+    with robot_with(parameters) as robot:
+        robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=90.0)
+        yield robot
+
+
+@pytest.fixture
+def big_rgb(rgb: np.ndarray) -> np.ndarray:
+    return cv2.resize(rgb, (640, 480))
+
+
+def test_an_image_gives_every_output_with_its_stamp_and_frame(robot: Any, rgb: np.ndarray):
+    robot.listen(*ALL_OUTPUTS)
+    stamp_ns = robot.show(rgb)
+    answers = {topic: robot.answer(topic, stamp_ns) for topic in ALL_OUTPUTS}
+    assert {a.header.frame_id for a in answers.values()} == {'test_camera_optical_frame'}
+    height, width = rgb.shape[:2]
+    depth = answers['depth/image']
+    assert (depth.encoding, depth.height, depth.width) == ('32FC1', height, width)
+    assert np.nanmin(image_to_depth(depth)) > 0
+    info = answers['depth/camera_info']
+    assert (info.height, info.width, info.k[0]) == (height, width, 60.0)
+    cloud = answers['points']
+    assert (cloud.height, cloud.width, cloud.is_dense) == (height // 2, width // 2, False)
+    assert answers['depth/preview'].encoding in ('rgb8', 'bgr8')
+
+
+@pytest.mark.skipif(DepthStats is None, reason='llm_mde_msgs is not installed')
+def test_stats_tell_the_stages_and_the_prompt(robot: Any, rgb: np.ndarray):
+    robot.listen('stats')
+    stats = robot.answer('stats', robot.show(rgb))
+    assert 0 < stats.network_s < stats.latency_s
+    assert stats.depth_min_m <= stats.depth_median_m <= stats.depth_max_m
+    assert 0 < stats.valid_fraction <= 1
+    assert stats.depth_class in stats.prompt
+    assert stats.frames_received >= stats.frames_published > 0
+
+
+@pytest.mark.parametrize('topic', ALL_OUTPUTS)
+def test_only_what_somebody_listens_to_is_made(robot: Any, rgb: np.ndarray, topic: str):
+    robot.listen(topic)
+    before = {t: robot.count(f'published: {t}', 'output') for t in ALL_OUTPUTS}
+    robot.answer(topic, robot.show(rgb))
+    after = {t: robot.count(f'published: {t}', 'output') for t in ALL_OUTPUTS}
+    assert {t for t in ALL_OUTPUTS if after[t] != before[t]} == {topic}
+
+
+def test_without_listeners_no_image_is_taken(robot: Any, rgb: np.ndarray):
+    robot.listen('points')
+    robot.answer('points', robot.show(rgb))
+    robot.listen()
+    camera = robot.camera(Image, 'image', listened=False)
+    robot.wait_for(lambda: camera.get_subscription_count() == 0, 'unsubscribing')
+    received = robot.count('received')
+    camera.publish(robot.image(rgb))
+    assert robot.count('received') == received
+    assert robot.statuses['input'].message == 'Idle: nobody subscribes to an output.'
+
+
+def test_bad_images_are_dropped_and_counted_and_the_next_good_one_is_used(
+    robot: Any, rgb: np.ndarray
+):
+    robot.listen('depth/image')
+    robot.answer('depth/image', robot.show(rgb))
+    bad = [robot.image(rgb) for _ in range(4)]
+    bad[0].encoding = 'rgb9'
+    bad[1].data = bad[1].data[:100]
+    bad[2].step = 7
+    bad[3].width = bad[3].height = 0
+    camera = robot.camera(Image, 'image')
+    for message in bad:
+        dropped = robot.count('dropped: image')
+        camera.publish(message)
+        robot.wait_for(lambda n=dropped: robot.count('dropped: image') == n + 1, 'drop')
+    assert 'Image dropped (image)' in robot.under_test.text()
+    good = robot.answer('depth/image', robot.show(rgb))
+    assert good.width == rgb.shape[1]
+    assert len(robot.received['depth/image']) == 2
+
+
+def test_camera_info_of_another_size_drops_the_image_and_names_both_sizes(
+    robot: Any, rgb: np.ndarray
+):
+    robot.listen('depth/image')
+    robot.answer('depth/image', robot.show(rgb))
+    dropped = robot.count('dropped: camera_info')
+    robot.calibrate(width=320, height=240, fx=300.0)
+    robot.show(rgb, fx=None)
+    robot.wait_for(lambda: robot.count('dropped: camera_info') == dropped + 1, 'drop')
+    assert '320x240' in robot.under_test.text()
+    assert '64x48' in robot.under_test.text()
+    robot.answer('depth/image', robot.show(rgb))
+
+
+def test_a_changed_camera_info_acts_on_the_next_image(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/image', 'depth/camera_info')
+    depths = []
+    for fx in (60.0, 120.0):
+        stamp_ns = robot.show(rgb, fx=fx)
+        assert robot.answer('depth/camera_info', stamp_ns).k[0] == fx
+        depths.append(np.nanmedian(image_to_depth(robot.answer('depth/image', stamp_ns))))
+    assert depths[1] / depths[0] == pytest.approx(2.0, rel=0.01)  # a longer lens: farther away
+
+
+def test_an_image_of_another_size_with_its_camera_info_is_used(
+    robot: Any, rgb: np.ndarray, big_rgb: np.ndarray
+):
+    robot.listen('depth/camera_info')
+    for image in (rgb, big_rgb, rgb):
+        info = robot.answer('depth/camera_info', robot.show(image))
+        assert (info.height, info.width) == image.shape[:2]
+        assert info.k[2] == (info.width - 1) / 2
+
+
+def test_stride_and_encoding_act_at_run_time(robot: Any, rgb: np.ndarray):
+    robot.listen('points', 'depth/image')
+    metres = image_to_depth(robot.answer('depth/image', robot.show(rgb)))
+    with robot.parameter('points.stride', 4, default=2):
+        cloud = robot.answer('points', robot.show(rgb))
+    assert (cloud.height, cloud.width) == (12, 16)
+    with robot.parameter('depth.encoding', '16UC1', default='32FC1'):
+        image = robot.answer('depth/image', robot.show(rgb))
+    assert image.encoding == '16UC1'
+    np.testing.assert_allclose(image_to_depth(image), metres, atol=0.001)
+    with robot.parameter('depth.max_m', float(np.nanmedian(metres)), default=20.0):
+        capped = image_to_depth(robot.answer('depth/image', robot.show(rgb)))
+    assert 0.3 < np.isnan(capped).mean() < 0.7
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'reason'),
+    [
+        ('points.stride', 0, 'range'),
+        ('points.stride', 2.5, 'type'),
+        ('depth.encoding', 'mono8', '32FC1'),
+        ('depth.min_m', 30.0, 'depth.max_m'),
+        ('preview.max_m', 0.1, 'preview.min_m'),
+        ('hfov_deg', float('nan'), ''),
+        ('model', 'other', 'clean up'),
+        ('autostart', False, 'read-only'),
+    ],
+)
+def test_a_bad_parameter_is_rejected_with_a_reason(robot: Any, name: str, value: Any, reason: str):
+    result = robot.set_parameter(name, value)
+    assert not result.successful
+    assert reason in result.reason
+
+
+def test_the_newest_image_wins_and_the_others_count_as_skipped(robot: Any, big_rgb: np.ndarray):
+    robot.listen('points')
+    robot.answer('points', robot.show(big_rgb))
+    before = [robot.count('received'), robot.count('skipped'), robot.count('published', 'output')]
+    camera = robot.camera(Image, 'image')
+    burst = [robot.image(big_rgb) for _ in range(8)]
+    for message in burst:
+        camera.publish(message)
+    robot.answer('points', robot.stamp_ns)
+    after = [robot.count('received'), robot.count('skipped'), robot.count('published', 'output')]
+    received, skipped, published = np.subtract(after, before)
+    assert skipped > 0
+    assert received == skipped + published
+    assert len(robot.received['points']) == published + 1
+
+
+def test_rates_are_limited_by_stamp_and_a_jump_back_starts_anew(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/image', 'points')
+    robot.answer('points', robot.show(rgb))
+    with robot.parameter('points.max_rate_hz', 5.0, default=0.0):
+        before = len(robot.received['points'])
+        for _ in range(4):  # stamped at 10 Hz
+            robot.answer('depth/image', robot.show(rgb))
+        robot.answer('points', robot.stamp_ns)  # 0.4 s after the first cloud, one at 0.2 s
+        assert len(robot.received['points']) == before + 2
+    with robot.parameter('max_rate_hz', 0.01, default=0.0):
+        limited = robot.count('rate limited')
+        robot.show(rgb)
+        robot.wait_for(lambda: robot.count('rate limited') == limited + 1, 'limit')
+        jumps = robot.count('time jumps')
+        robot.stamp_ns -= 10**12 // 2
+        robot.answer('depth/image', robot.show(rgb))
+        assert robot.count('time jumps') == jumps + 1
+
+
+def test_compressed_images(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/image')
+    with robot.parameter('image_transport', 'compressed', default='raw'):
+        camera = robot.camera(CompressedImage, 'image/compressed')
+        robot.calibrate(width=64, height=48, fx=60.0)
+        for extension in ('.jpg', '.png'):
+            data = cv2.imencode(extension, rgb)[1].tobytes()
+            message = robot.stamp(CompressedImage(format=extension[1:], data=data))
+            camera.publish(message)
+            assert robot.answer('depth/image', robot.stamp_ns).width == 64
+        dropped = robot.count('dropped: image')
+        camera.publish(robot.stamp(CompressedImage(format='jpeg', data=b'no image')))
+        robot.wait_for(lambda: robot.count('dropped: image') == dropped + 1, 'drop')
+
+
+@pytest.mark.parametrize('reliability', ['best_effort', 'reliable'])
+def test_the_subscription_takes_the_reliability_of_the_camera(
+    robot: Any, rgb: np.ndarray, reliability: str
+):
+    robot.listen('depth/image')
+    robot.unplug()
+    robot.camera(Image, 'image', qos=reliability)
+
+    def offered() -> bool:
+        readers = robot.node.get_subscriptions_info_by_topic('image')
+        wanted = ReliabilityPolicy[reliability.upper()]
+        return [r.qos_profile.reliability for r in readers] == [wanted]
+
+    robot.wait_for(offered, f'{reliability} reader')
+    robot.answer('depth/image', robot.show(rgb, qos=reliability))
+    robot.unplug()
+
+
+def test_a_camera_info_that_is_sent_once_is_heard_later(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/image')
+    robot.unplug()
+    robot.camera(CameraInfo, 'camera_info', qos='latched')
+    robot.calibrate(width=64, height=48, fx=77.0, qos='latched')
+    robot.restart()
+    robot.listen('depth/camera_info')
+    assert robot.answer_eventually('depth/camera_info', rgb).k[0] == 77.0
+    robot.unplug()
+
+
+def test_without_camera_info_the_field_of_view_is_used_with_a_warning(robot: Any, rgb: np.ndarray):
+    robot.unplug()
+    robot.restart()  # forgets the camera_info
+    robot.listen('depth/camera_info')
+    dropped = robot.count('dropped: camera_info')
+    robot.show(rgb, fx=None)
+    robot.wait_for(lambda: robot.count('dropped: camera_info') == dropped + 1, 'waiting')
+    expected_fx = 64 / 2 / np.tan(np.radians(30))
+    info = robot.answer_eventually('depth/camera_info', rgb)
+    assert info.k[0] == pytest.approx(expected_fx)
+    assert 'hfov_deg' in robot.under_test.text()
+    robot.wait_for(
+        lambda: 'field of view of 60 degrees' in robot.statuses['input'].message, 'warning'
+    )
+    assert robot.show(rgb, fx=60.0)  # one comes late
+    robot.wait_for(lambda: robot.values('input')['camera'] == 'from camera_info', 'late info')
