@@ -29,6 +29,30 @@ def sample_scene(rng: Dice) -> tuple[Scene, Pose]:
     return scene, pose
 
 
+def furnished_office(rng: Dice) -> tuple[Scene, np.ndarray]:
+    """Return an office with two full desks and furniture around, and a point to look at."""
+    make = Workshop(rng)
+    room = _shell(make, rng.uniform(4.5, 6), rng.uniform(5, 7), rng.uniform(2.5, 2.9))
+    x, y, yaw = (
+        room.half[0] + rng.gauss(0, 0.3),
+        room.half[1] + rng.gauss(0, 0.3),
+        rng.gauss(0, 10),
+    )
+    parts, (width, _, height) = _full_desk(make, x, y, yaw, clutter=14)
+    parts += make.monitor(x, y + 0.2, height, yaw_deg=yaw)
+    parts += make.keyboard(x, y - 0.1, height, yaw_deg=yaw)
+    side = spun(width + 0.4, 0.3, yaw)
+    parts += _full_desk(make, x + side[0], y + side[1], yaw + 90, clutter=8)[0]
+    parts += make.shelf(0.8, 2 * room.half[1] - 0.25, yaw_deg=0)
+    parts += make.cabinet(2.1, 2 * room.half[1] - 0.35, yaw_deg=0)
+    parts += make.plant(0.4, 2 * room.half[1] - 1.2)
+    parts += make.shelf(0.25, 1.5, yaw_deg=90) + make.sofa(2.5, 0.5, yaw_deg=0)
+    for wall in range(4):
+        parts += _decorated_wall(make, room, wall, 1.2)
+    target = np.array([x, y, height + 0.1])
+    return _finish(make, room, parts + _fittings(make, room), target), target
+
+
 def is_free(scene: Scene, position, margin_m: float = CLEARANCE_M) -> bool:
     """Return whether a point is inside the room and away from every solid."""
     half = np.array(scene.room.half) - margin_m

@@ -4,6 +4,7 @@ What a cheap colour camera makes of the light: exposure, blur, noise, JPEG block
 Shapes: B images, H x W pixels.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 import math
 
@@ -14,29 +15,74 @@ from torch.nn import functional
 from llm_mde_train.room_scene import Dice
 
 
-def expose(light: torch.Tensor, rngs: list[Dice]) -> torch.Tensor:
+@dataclass(frozen=True)
+class Sensor:
+    """
+    How one picture is taken; the defaults are a good camera held still.
+
+    brightness: mean linear light of the picture before clipping; white_balance: RGB gains;
+    sharpness_px: sigma of the lens's blur at 320 pixels width; shake_px and shake_rad: length and
+    direction of motion blur; shot, read: noise; curve, contrast: tone; coarseness: JPEG, 0 none.
+    """
+
+    brightness: float = 0.3
+    white_balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    sharpness_px: float = 0.35
+    shake_px: float = 0.0
+    shake_rad: float = 0.0
+    vignette: float = 0.1
+    shot: float = 0.006
+    read: float = 0.001
+    smooth_noise: bool = False
+    curve: float = 0.0
+    contrast: float = 0.3
+    saturation: float = 1.1
+    coarseness: float = 0.0
+
+
+def sample_sensor(rng: Dice) -> Sensor:
+    """Return a random camera, from good to poor."""
+    gains = np.exp(rng.normals(3, 0.07))
+    return Sensor(
+        brightness=rng.choice([0.16, 0.24, 0.33, 0.45]) * math.exp(rng.gauss(0, 0.35)),
+        white_balance=tuple((gains / gains.mean()).tolist()),
+        sharpness_px=rng.uniform(0.3, 0.55) if rng.random() > 0.25 else rng.uniform(0.55, 1.4),
+        shake_px=rng.uniform(1, 9) if rng.random() < 0.25 else 0.0,
+        shake_rad=rng.uniform(0, math.pi),
+        vignette=rng.uniform(0, 0.35),
+        shot=rng.log_uniform(0.003, 0.03),
+        read=rng.log_uniform(0.0005, 0.006),
+        smooth_noise=rng.random() < 0.3,
+        curve=rng.uniform(-0.25, 0.25),
+        contrast=rng.uniform(-0.1, 0.8),
+        saturation=rng.uniform(0.7, 1.5) if rng.random() > 0.05 else 0.0,
+        coarseness=rng.log_uniform(0.01, 0.12) if rng.random() < 0.4 else 0.0,
+    )
+
+
+def expose(light: torch.Tensor, sensors: list[Sensor], rngs: list[Dice]) -> torch.Tensor:
     """Return uint8 (B, H, W, 3) photographs of linear light float32 (B, 3, H, W)."""
-    pictures = [_one(picture[None], rng) for picture, rng in zip(light, rngs, strict=True)]
+    pictures = [
+        _one(picture[None], sensor, rng)
+        for picture, sensor, rng in zip(light, sensors, rngs, strict=True)
+    ]
     return torch.cat(pictures).permute(0, 2, 3, 1).contiguous()
 
 
-def _one(light: torch.Tensor, rng: Dice) -> torch.Tensor:
-    """Return uint8 (1, 3, H, W); all randomness of one picture comes from its rng."""
+def _one(light: torch.Tensor, sensor: Sensor, rng: Dice) -> torch.Tensor:
+    """Return uint8 (1, 3, H, W); the rng only chooses the noise."""
     mean = light[..., ::8, ::8].mean().clamp(min=1e-4)
-    gain = rng.choice([0.16, 0.24, 0.33, 0.45]) * math.exp(rng.gauss(0, 0.35)) / mean
-    light = _blur(light * (gain * _white_balance(rng).to(light)), rng)
-    light = light * _vignette(light, strength=rng.uniform(0, 0.35)).to(light)
-    light = _noisy(light.clamp_(min=0.0), rng)
-    code = _tone(light.clamp_(0.0, 1.0), rng)
-    if rng.random() < 0.4:
-        code = _jpeg(code, coarseness=rng.log_uniform(0.01, 0.12))
+    balance = torch.tensor(sensor.white_balance, device=light.device)[:, None, None]
+    scale = light.shape[-1] / 320
+    light = _defocused(light * (sensor.brightness / mean * balance), sensor.sharpness_px * scale)
+    if sensor.shake_px > 0:
+        light = _moved(light, sensor.shake_px * scale, sensor.shake_rad)
+    light = light * _vignette(light, strength=sensor.vignette).to(light)
+    light = _noisy(light.clamp_(min=0.0), sensor, rng)
+    code = _tone(light.clamp_(0.0, 1.0), sensor)
+    if sensor.coarseness > 0:
+        code = _jpeg(code, coarseness=sensor.coarseness)
     return (code * 255.0 + 0.5).clamp_(0, 255).to(torch.uint8)
-
-
-def _white_balance(rng: Dice) -> torch.Tensor:
-    """Return gains (3, 1, 1) of the colours."""
-    gains = np.exp(rng.normals(3, 0.07))
-    return torch.from_numpy((gains / gains.mean()).astype(np.float32))[:, None, None]
 
 
 def _vignette(light, *, strength: float):
@@ -44,16 +90,6 @@ def _vignette(light, *, strength: float):
     y = torch.linspace(-1, 1, height)[:, None]
     x = torch.linspace(-1, 1, width)[None]
     return 1.0 - 0.5 * strength * (x * x + y * y)
-
-
-def _blur(light, rng: Dice):
-    """Blur a little always (lens and demosaicing), by defocus or by motion sometimes."""
-    kind, scale = rng.random(), light.shape[-1] / 320
-    sigma = rng.uniform(0.3, 0.55) if kind > 0.25 else rng.uniform(0.55, 1.4)
-    light = _defocused(light, sigma * scale)
-    if kind < 0.75:
-        return light
-    return _moved(light, rng.uniform(1, 9) * scale, rng.uniform(0, math.pi))
 
 
 def _defocused(light, sigma: float):
@@ -89,27 +125,23 @@ def _noise_pool(device: str) -> torch.Tensor:
     return torch.randn(1 << 21, generator=torch.Generator().manual_seed(5)).to(device)
 
 
-def _noisy(light, rng):
+def _noisy(light, sensor: Sensor, rng: Dice):
     """Add shot and read noise; windows of one pool of normal numbers are random enough."""
     pool = _noise_pool(str(light.device))
     count = light.numel()
-    start = rng.randrange(max(len(pool) - count, 1))
-    normal = pool[start : start + count] if count < len(pool) else torch.randn_like(light)
-    normal = normal.view(light.shape)
-    shot, read = rng.log_uniform(0.003, 0.03), rng.uniform(0.0005, 0.006)
-    noisy = light + normal * (shot * shot * light + read * read).sqrt_()
-    return _defocused(noisy, 0.5) if rng.random() < 0.3 else noisy  # smoothed by the camera
+    pool = pool.repeat(-(-2 * count // len(pool))) if 2 * count > len(pool) else pool
+    start = rng.randrange(len(pool) - count)
+    normal = pool[start : start + count].view(light.shape)
+    noisy = light + normal * (sensor.shot**2 * light + sensor.read**2).sqrt_()
+    return _defocused(noisy, 0.5) if sensor.smooth_noise else noisy
 
 
-def _tone(light, rng):
+def _tone(light, sensor: Sensor):
     """Return display codes in [0, 1]: roughly the square root, with varied toe and contrast."""
     root = light.sqrt()
-    code = torch.lerp(root, root.sqrt(), rng.uniform(-0.25, 0.25))
-    smooth = code * code * (3.0 - 2.0 * code)
-    code = torch.lerp(code, smooth, rng.uniform(-0.1, 0.8))
-    saturation = rng.uniform(0.7, 1.5) if rng.random() > 0.05 else 0.0
-    grey = code.mean(1, keepdim=True)
-    return torch.lerp(grey, code, saturation).clamp_(0.0, 1.0)
+    code = torch.lerp(root, root.sqrt(), sensor.curve)
+    code = torch.lerp(code, code * code * (3.0 - 2.0 * code), sensor.contrast)
+    return torch.lerp(code.mean(1, keepdim=True), code, sensor.saturation).clamp_(0.0, 1.0)
 
 
 @lru_cache(maxsize=2)

@@ -15,7 +15,7 @@ import torch
 from llm_mde_core.geometry import Camera
 from llm_mde_train.room_layouts import sample_scene
 from llm_mde_train.room_scene import Dice, Pose, Scene
-from llm_mde_train.room_sensor import expose
+from llm_mde_train.room_sensor import expose, sample_sensor
 from llm_mde_train.room_shading import shade
 from llm_mde_train.room_textures import texture_library
 from llm_mde_train.room_trace import trace, view_solids
@@ -55,7 +55,8 @@ def render_rooms(
     for first in range(0, batch, group):
         chosen = slice(first, first + group)
         light, depth = render_scenes(scenes[chosen], poses[chosen], cameras[chosen], device=device)
-        parts.append((expose(light, rngs[chosen]), depth))
+        sensors = [sample_sensor(rng) for rng in rngs[chosen]]
+        parts.append((expose(light, sensors, rngs[chosen]), depth))
     rgb, depth_m = (torch.cat(part) for part in zip(*parts, strict=True))
     numbers = torch.tensor([(c.fx, c.fy, c.cx, c.cy) for c in cameras], device=device)
     return RoomBatch(rgb, depth_m, cameras, *numbers.unbind(1))
