@@ -47,6 +47,9 @@ def view_solids(solids: list[list[Solid]], poses: list[Pose]) -> ViewedSolids:
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
 
+_EDGES = np.array([(i, i | bit) for bit in (1, 2, 4) for i in range(8) if not i & bit])
+
+
 def _view_one(solids: list[Solid], pose: Pose, count: int):
     axes = np.array([solid.axes for solid in solids], np.float64)
     half = np.array([solid.half for solid in solids], np.float64)
@@ -137,8 +140,8 @@ def _trace(xp, view: ViewedSolids, x, y):
             enter, leave = _rounded(xp, view, k, enter, leave, *slopes)
         seen, name = inverse[:, window[0], window[1]], number[:, window[0], window[1]]
         hit = enter > xp.maximum(leave, seen)
-        seen[...] = xp.where(hit, enter, seen)
-        name[...] = xp.where(hit, k, name)
+        xp.maximum(seen, enter * hit, out=seen)
+        name += (k - name) * hit  # arithmetic is faster than choosing
     return inverse, number
 
 
@@ -192,18 +195,18 @@ def _savings(view: ViewedSolids, x, y):
 
 def _windows(bounds: np.ndarray, x: np.ndarray, y: np.ndarray):
     """Return the slices of rows and columns that may see each solid; None where none can."""
-    z = bounds[..., 2]
+    start, end = bounds[:, _EDGES[:, 0]], bounds[:, _EDGES[:, 1]]  # (K, 12, 3)
+    part = (NEAREST_M - start[..., 2]) / np.where(end == start, 1e-9, end - start)[..., 2]
+    cut = start + part.clip(0, 1)[..., None] * (end - start)  # where edges enter the view
+    points = np.concatenate([bounds, cut], axis=1)
+    ahead = points[..., 2] >= NEAREST_M * 0.999
     limits = []
     for axis, line in ((1, y), (0, x)):
-        ray = bounds[..., axis] / np.maximum(z, NEAREST_M)
-        first = np.searchsorted(line, ray.min(1) - 1e-6)
-        last = np.searchsorted(line, ray.max(1) + 1e-6, side='right')
-        crossing = z.min(1) < NEAREST_M
-        limits += [np.where(crossing, 0, first), np.where(crossing, len(line), last)]
-    hidden = z.max(1) < NEAREST_M
+        ray = points[..., axis] / np.maximum(points[..., 2], NEAREST_M)
+        lowest, highest = np.where(ahead, ray, np.inf), np.where(ahead, ray, -np.inf)
+        limits.append(np.searchsorted(line, lowest.min(1) - 1e-5))
+        limits.append(np.searchsorted(line, highest.max(1) + 1e-5, side='right'))
     return [
-        None if gone or r0 >= r1 or c0 >= c1 else (slice(r0, r1), slice(c0, c1))
-        for gone, r0, r1, c0, c1 in zip(
-            hidden.tolist(), *(part.tolist() for part in limits), strict=True
-        )
+        (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
+        for top, bottom, left, right in zip(*(part.tolist() for part in limits), strict=True)
     ]
