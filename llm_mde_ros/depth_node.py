@@ -21,6 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from llm_mde_core.estimator import DepthEstimator
 from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, RateLimiter
@@ -61,7 +62,7 @@ class DepthNode(LifecycleNode):
         super().__init__('depth_node', automatically_declare_parameters_from_overrides=True)
         self._settings = declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._estimator = None
+        self._estimator: DepthEstimator | None = None
         self._configure_error = ''
         self._outputs: OutputPublishers | None = None
         self._worker: FrameWorker | None = None
@@ -91,8 +92,6 @@ class DepthNode(LifecycleNode):
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model."""
-        from llm_mde_core.estimator import DepthEstimator  # takes seconds, the node answers before
-
         p = self._settings
         try:
             self._estimator = DepthEstimator.from_pretrained(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
+from llm_mde_core.estimator import DepthEstimator, DepthPrediction
 from llm_mde_ros.camera_source import CameraSource
 from llm_mde_ros.conversions import compressed_to_rgb, image_to_rgb
 from llm_mde_ros.frame_counters import FrameCounters
@@ -19,9 +20,6 @@ from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.outputs import make_outputs
 from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.stats import depth_stats
-
-if TYPE_CHECKING:
-    from llm_mde_core.estimator import DepthEstimator, DepthPrediction
 
 
 class FrameError(Exception):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from std_msgs.msg import Header
+
+from llm_mde_core.estimator import DepthPrediction
+from llm_mde_ros.frame_counters import FrameCounters
 
 try:
     from llm_mde_msgs.msg import DepthStats
 except ImportError:  # without its own messages the node works and leaves out `stats`
     DepthStats = None
-
-if TYPE_CHECKING:
-    from llm_mde_core.estimator import DepthPrediction
-    from llm_mde_ros.frame_counters import FrameCounters
 
 
 def depth_stats(

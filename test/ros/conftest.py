@@ -71,7 +71,7 @@ class NodeUnderTest:
         """Send a signal and return the exit status."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(20)
+            return self.process.wait(60)
         finally:
             self.process.kill()
 
@@ -100,7 +100,7 @@ class Robot:
         self.node.destroy_node()
         self.context.try_shutdown()
 
-    def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> Any:
+    def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
         """Spin until the condition is true and return its value."""
         end_s = time.monotonic() + timeout_s
         while time.monotonic() < end_s:
@@ -264,7 +264,7 @@ class Robot:
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service, f'depth_node/{name}')
         client = self._clients[name]
-        self.wait_for(client.service_is_ready, f'service {name}', timeout_s=30.0)
+        self.wait_for(client.service_is_ready, f'service {name}', timeout_s=120.0)
         future = client.call_async(request)
         self.wait_for(future.done, f'answer of {name}', timeout_s=60.0)
         return future.result()

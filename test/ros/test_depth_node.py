@@ -13,6 +13,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from llm_mde_ros.conversions import image_to_depth
+from llm_mde_ros.parameters import SPECS
 from llm_mde_ros.stats import DepthStats
 
 ALL_OUTPUTS = (
@@ -33,7 +34,7 @@ def robot(robot_with: Any, tiny_model_dir: Path) -> Iterator[Any]:
         'camera_info_timeout_s': 0.3,
     }
     with robot_with(parameters) as robot:
-        robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=90.0)
+        robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=120.0)
         yield robot
 
 
@@ -161,6 +162,33 @@ def test_stride_and_encoding_act_at_run_time(robot: Any, rgb: np.ndarray):
 
 
 @pytest.mark.parametrize(
+    ('topic', 'name', 'value'),
+    [
+        ('depth/image', 'depth.min_m', 19.9),
+        ('depth/preview', 'preview.min_m', 7.9),
+        ('depth/preview', 'preview.max_m', 0.4),
+        ('depth/preview', 'preview.colormap', 'magma'),
+        ('points', 'points.color', False),
+        ('points', 'points.organized', False),
+        ('points', 'points.min_range_m', 19.9),
+        ('points', 'points.max_range_m', 0.2),
+        ('points', 'points.min_confidence', 1.0),
+    ],
+)
+def test_no_parameter_is_accepted_and_does_nothing(
+    robot: Any, rgb: np.ndarray, topic: str, name: str, value: Any
+):
+    robot.listen(topic)
+    usual = robot.answer(topic, robot.show(rgb))
+    with robot.parameter(name, value, default=SPECS[name].default):
+        changed = robot.answer(topic, robot.show(rgb))
+    again = robot.answer(topic, robot.show(rgb))
+    changed.header = again.header = usual.header
+    assert changed != usual
+    assert again == usual
+
+
+@pytest.mark.parametrize(
     ('name', 'value', 'reason'),
     [
         ('points.stride', 0, 'range'),
@@ -272,5 +300,9 @@ def test_without_camera_info_the_field_of_view_is_used_with_a_warning(robot: Any
     robot.wait_for(
         lambda: 'field of view of 60 degrees' in robot.statuses['input'].message, 'warning'
     )
-    assert robot.show(rgb, fx=60.0)  # one comes late
+    with robot.parameter('hfov_deg', 90.0, default=60.0):
+        robot.listen('depth/camera_info')
+        wider = robot.answer('depth/camera_info', robot.show(rgb, fx=None))
+    assert wider.k[0] == pytest.approx(32.0)
+    robot.show(rgb, fx=60.0)  # one comes late
     robot.wait_for(lambda: robot.values('input')['camera'] == 'from camera_info', 'late info')

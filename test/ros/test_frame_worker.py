@@ -1,0 +1,135 @@
+"""The worker with an estimator that fails on demand: what a real one cannot show."""
+
+from __future__ import annotations
+
+from collections import deque
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import Image
+
+from llm_mde_core.estimator import DepthPrediction
+from llm_mde_ros.frame_counters import FrameCounters
+from llm_mde_ros.frame_slot import Frame
+from llm_mde_ros.frame_worker import FrameWorker
+from llm_mde_ros.parameters import DepthNodeParameters
+
+
+class Estimator:
+    """Sees a wall at 2 m, or raises the next of its errors."""
+
+    def __init__(self) -> None:
+        self.errors: deque[Exception] = deque()
+
+    def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
+        if self.errors:
+            raise self.errors.popleft()
+        depth_m = np.full(rgb.shape[:2], 2.0, np.float32)
+        stages_s = dict.fromkeys(('preprocess', 'network', 'postprocess'), 0.001)
+        return DepthPrediction(depth_m, np.ones_like(depth_m), 'near', 'A wall.', stages_s)
+
+
+class Publishers:
+    """Keeps what is published; everything on a topic in `failing` is lost."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any]] = []
+        self.listened = {'depth/image': 1, 'points': 0}
+        self.failing: set[str] = set()
+
+    def subscribers(self) -> dict[str, int]:
+        return self.listened
+
+    def publish(self, messages: dict[str, Any]) -> list[str]:
+        self.sent += messages.items()
+        return [topic for topic in messages if topic in self.failing]
+
+
+class Bench:
+    """A worker and its surroundings."""
+
+    def __init__(self) -> None:
+        self.estimator, self.publishers, self.counters = Estimator(), Publishers(), FrameCounters()
+        self.parameters = DepthNodeParameters(camera_info_timeout_s=0.0)
+        self.warnings: list[tuple[str, str]] = []
+        self.worker = FrameWorker(
+            estimator=self.estimator,
+            publishers=self.publishers,
+            counters=self.counters,
+            parameters=lambda: self.parameters,
+            warn=lambda kind, sentence: self.warnings.append((kind, sentence)),
+        )
+
+    def put(self, second: int = 1) -> None:
+        """Hand over a frame and wait until the worker is done with it."""
+        image = Image(height=4, width=6, encoding='mono8', step=6, data=bytes(24))
+        image.header.stamp.sec = second
+        counters = self.counters
+        before = counters.published + counters.dropped_total + counters.unwanted
+        self.worker.slot.put(Frame(image, received_s=time.monotonic()))
+        end_s = time.monotonic() + 10
+        while counters.published + counters.dropped_total + counters.unwanted == before:
+            self.worker.check()
+            assert time.monotonic() < end_s
+            time.sleep(0.001)
+
+
+@pytest.fixture
+def bench():
+    bench = Bench()
+    yield bench
+    bench.worker.slot.close()
+
+
+def test_depth_keeps_the_stamp_of_its_image(bench):
+    bench.put(second=7)
+    ((topic, message),) = bench.publishers.sent
+    assert (topic, message.header.stamp.sec) == ('depth/image', 7)
+    assert list(np.frombuffer(message.data, np.float32)) == [2.0] * 24
+
+
+@pytest.mark.parametrize('error', [RuntimeError('CUDA out of memory'), ValueError('too small')])
+def test_a_failing_inference_drops_one_frame(bench, error):
+    bench.estimator.errors.append(error)
+    bench.put()
+    assert bench.counters.dropped == {'inference': 1}
+    assert ('inference', f'Image dropped (inference): {error}') in bench.warnings
+    bench.put()
+    assert bench.counters.published == 1
+
+
+def test_a_bug_does_not_go_unseen(bench):
+    bench.estimator.errors.append(KeyError('bug'))
+    with pytest.raises(KeyError, match='bug'):
+        bench.put()
+    with pytest.raises(KeyError, match='bug'):
+        bench.worker.stop()
+
+
+def test_without_listeners_nothing_is_inferred(bench):
+    bench.publishers.listened = {'depth/image': 0, 'points': 0}
+    bench.put()
+    assert (bench.counters.unwanted, bench.counters.processed) == (1, 0)
+
+
+def test_a_cloud_that_is_not_due_is_not_inferred_for(bench):
+    bench.publishers.listened = {'points': 1}
+    bench.parameters = DepthNodeParameters(camera_info_timeout_s=0.0, points_max_rate_hz=0.5)
+    for second in (1, 2, 3):
+        bench.put(second)
+    assert (bench.counters.processed, bench.counters.unwanted) == (2, 1)
+
+
+def test_what_cannot_be_sent_is_counted(bench):
+    bench.publishers.failing = {'depth/image'}
+    bench.put()
+    assert bench.counters.publish_errors == 1
+    assert bench.counters.published_of == {}
+
+
+def test_stopping_ends_the_thread(bench):
+    bench.put()
+    bench.worker.stop()
+    bench.worker.check()
