@@ -45,14 +45,12 @@ def _undistort_polynomial(distorted: Points, distortion: tuple[float, ...]) -> P
         for _ in range(20):
             value, jacobian = _distort(point, coefficients)
             error = target[pending] - value
-            a, b, c, d = jacobian
-            determinant = a * d - b * c
-            done = (np.abs(error).max(axis=1) < _TOLERANCE) & (determinant > 0)
+            done = np.abs(error).max(axis=1) < _TOLERANCE
             result[pending[done]] = point[done]
             if done.all():
                 break
-            u, v = error.T
-            step = np.stack([d * u - b * v, a * v - c * u]) / determinant
+            (u, v), (a, b, c, d) = error.T, jacobian
+            step = np.stack([d * u - b * v, a * v - c * u]) / (a * d - b * c)
             point = _within((point + step.T)[~done], limit)
             pending = pending[~done]
     return result
@@ -128,6 +126,6 @@ def _undistort_equidistant(distorted: Points, distortion: tuple[float, ...]) -> 
     theta = np.interp(radius, model(table), table, right=np.nan)
     for _ in range(4):  # Newton from a start that is right to three digits
         theta = theta - (model(theta) - radius) / slope(theta)
-    theta[~((np.abs(model(theta) - radius) < _TOLERANCE) & (theta <= limit))] = np.nan
+    theta[~(np.abs(model(theta) - radius) < _TOLERANCE)] = np.nan
     stretch = np.where(radius > 1e-12, np.tan(theta) / np.maximum(radius, 1e-12), 1)
     return np.asarray(distorted * stretch[:, None])

@@ -63,8 +63,8 @@ def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:
     """
     Decode a cloud: points, float32 (H, W, 3), and colours, uint8 (H, W, 3) RGB or None.
 
-    sensor_msgs_py reads packed clouds where it is installed; not all of its releases can read
-    padding or the other byte order.
+    sensor_msgs_py reads them where it is installed, but not rows with padding or the other byte
+    order: the first it ignores, the second it swaps inside the message.
     """
     names = {field.name for field in msg.fields}
     missing = {'x', 'y', 'z'} - names
@@ -75,11 +75,10 @@ def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:
             f'cloud data has {len(msg.data)} bytes, too few for {msg.height} rows of row_step '
             f'{msg.row_step} with {msg.width} points of point_step {msg.point_step}'
         )
-    dtype = _record_dtype(msg)
-    if read_points is not None and _is_packed(msg, dtype):
+    if read_points is not None and _is_plain(msg):
         records = read_points(msg).reshape(msg.height, msg.width)
     else:
-        records = read_records(msg, dtype)
+        records = read_records(msg)
     points = np.stack([records[axis] for axis in 'xyz'], axis=-1).astype(np.float32)
     color = next((name for name in ('rgb', 'rgba') if name in names), None)
     if color is None:
@@ -88,8 +87,9 @@ def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:
     return points, np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], -1).astype('u1')
 
 
-def read_records(msg: PointCloud2, dtype: np.dtype) -> np.ndarray:
+def read_records(msg: PointCloud2) -> np.ndarray:
     """Return the cloud as a structured array (H, W) in native byte order."""
+    dtype = _record_dtype(msg)
     strides = (msg.row_step, msg.point_step)
     records = np.ndarray((msg.height, msg.width), dtype, msg.data, strides=strides)
     return records.astype(dtype.newbyteorder('='))
@@ -110,10 +110,6 @@ def _record_dtype(msg: PointCloud2) -> np.dtype:
     )
 
 
-def _is_packed(msg: PointCloud2, dtype: np.dtype) -> bool:
-    last_byte = max(field.offset + dtype[field.name].itemsize for field in msg.fields)
-    return (
-        bool(msg.is_bigendian) == IS_BIGENDIAN
-        and last_byte == msg.point_step
-        and msg.row_step == msg.point_step * msg.width
-    )
+def _is_plain(msg: PointCloud2) -> bool:
+    native_order = bool(msg.is_bigendian) == IS_BIGENDIAN
+    return native_order and msg.row_step == msg.point_step * msg.width

@@ -2,6 +2,10 @@
 
 from contextlib import suppress
 from functools import lru_cache
+from importlib.util import find_spec
+import os
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import cv2
@@ -83,25 +87,35 @@ def decode_with_opencv(pixels: np.ndarray, encoding: str) -> np.ndarray:
 @lru_cache(maxsize=1)
 def sound_cv_bridge() -> Any:
     """
-    Return a CvBridge that decodes two known pictures, or None.
+    Return a CvBridge that decodes known pictures, or None; the first call takes about a second.
 
-    One that was built for another NumPy or OpenCV, or for ROS 1, imports and then fails or lies.
+    One that was built for another NumPy or OpenCV, or for ROS 1, imports and then fails, lies or
+    takes the process down: with NumPy 2, those of Humble and Jazzy do. So a process tries it.
     """
-    known = {
-        'mono16': (np.uint16([[257, 514]]), [[[1, 1, 1], [2, 2, 2]]]),
-        'bgr8': (np.uint8([[[1, 2, 3], [4, 5, 6]]]), [[[3, 2, 1], [6, 5, 4]]]),
-    }
-    try:
-        from cv_bridge import CvBridge
-
-        bridge = CvBridge()
-        for encoding, (pixels, rgb) in known.items():
-            message = _pixels_to_image(pixels, Header(), encoding)
-            if not np.array_equal(bridge.imgmsg_to_cv2(message, 'rgb8'), rgb):
-                return None
-    except (ImportError, AttributeError, KeyError, TypeError, ValueError):
+    if find_spec('cv_bridge') is None:
         return None
-    return bridge
+    check = 'from llm_mde_ros import image_messages; image_messages.check_cv_bridge()'
+    tried = subprocess.run(
+        [sys.executable, '-c', check],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+        capture_output=True,
+    )
+    if tried.returncode != 0:
+        return None
+    from cv_bridge import CvBridge
+
+    return CvBridge()
+
+
+def check_cv_bridge() -> None:
+    """Raise whatever it raises, or ValueError, unless cv_bridge decodes two known pictures."""
+    from cv_bridge import CvBridge
+
+    grey, bgr = np.array([[257, 514]], np.uint16), np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)
+    for encoding, pixels in (('mono16', grey), ('bgr8', bgr)):
+        decoded = CvBridge().imgmsg_to_cv2(_pixels_to_image(pixels, Header(), encoding), 'rgb8')
+        if not np.array_equal(decoded, decode_with_opencv(pixels, encoding)):
+            raise ValueError(f'cv_bridge decodes {encoding} to {decoded}')
 
 
 def image_to_depth(msg: Image) -> np.ndarray:

@@ -91,6 +91,13 @@ def test_a_file_that_announces_a_huge_picture_is_refused_before_decoding():
         compressed_to_rgb(CompressedImage(format='jpeg', data=bytes(jpeg)))
 
 
+def test_the_size_of_a_jpeg_is_found_behind_other_segments():
+    data = bytes(compress(SMOOTH, '.jpg', 'jpeg').data)
+    comment, huffman, fill = b'\xff\xfe\0\x05abc', b'\xff\xc4\0\x07abcde', b'\xff\xff'
+    data = data[:2] + comment + huffman + fill + data[2:]
+    assert compressed_images._picture_size(data) == (64, 48)
+
+
 def test_a_progressive_jpeg_is_read():
     _, data = cv2.imencode('.jpg', SMOOTH[..., ::-1], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
     assert compressed_images._picture_size(data.tobytes()) == (64, 48)
