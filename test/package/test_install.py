@@ -11,7 +11,7 @@ import rclpy
 from rclpy.context import Context
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 60.0
+START_S = 120.0
 
 
 @pytest.fixture(params=['colcon', 'pip'])
