@@ -20,6 +20,7 @@ from rclpy.serialization import deserialize_message
 from rosbags.convert.converter import LATCH, is_same_wireformat
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection, ConnectionExtRosbag1, Qos
+from rosbags.rosbag1 import ReaderError as Ros1ReaderError
 from rosbags.rosbag2 import ReaderError, StoragePlugin, Writer
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -126,16 +127,13 @@ class BagReader:
         wanted = [c for c in self._connections if topics is None or c.topic in topics]
         if not wanted:
             return
-        for connection, time_ns, raw in self._reader.messages(wanted):
-            type_name = _ros2_name(connection.msgtype)
-            cdr = raw if self._reader.is2 else self._ros1_to_cdr(raw, connection)
-            yield BagMessage(connection.topic, type_name, time_ns, bytes(cdr))
-
-    def _ros1_to_cdr(self, raw: bytes, connection: Connection) -> memoryview:
         try:
-            return self._types.ros1_to_cdr(raw, _ros2_name(connection.msgtype))
-        except SerdeError as error:
-            raise ValueError(f'{self.path}, {connection.topic}: {error}') from error
+            for connection, time_ns, raw in self._reader.messages(wanted):
+                type_name = _ros2_name(connection.msgtype)
+                cdr = raw if self._reader.is2 else self._types.ros1_to_cdr(raw, type_name)
+                yield BagMessage(connection.topic, type_name, time_ns, bytes(cdr))
+        except (AnyReaderError, ReaderError, Ros1ReaderError, SerdeError) as error:
+            raise ValueError(f'{self.path} cannot be read to its end: {error}') from error
 
     def first(self, topic: str) -> BagMessage | None:
         """Return the first message of a topic, None when it has none."""

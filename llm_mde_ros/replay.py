@@ -91,6 +91,9 @@ class CameraHistory:
                 self._stamps_ns.append(message.stamp_ns)
                 self._infos.append(info)
 
+    def __len__(self) -> int:
+        return len(self._infos)
+
     def at(self, stamp_ns: int) -> CameraInfo | None:
         """Return the CameraInfo for an image of this stamp; None when the bag has none."""
         if not self._infos:
