@@ -45,7 +45,8 @@ ARGUMENTS = {
     'log_level': ('info', 'debug, info, warn, error or fatal'),
 }
 SHOWN = ('depth/preview', 'points')  # outputs in depth.rviz, there in the root namespace
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+DDS = 'FASTRTPS' if os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy') else 'FASTDDS'
+PROFILE = f'{DDS}_DEFAULT_PROFILES_FILE'
 SWITCHES = ('compressed', 'use_sim_time', 'rviz', 'fastdds')
 
 
@@ -73,8 +74,8 @@ def start(context):
     frame = CAMERAS[given['camera']][1]
     time = {'use_sim_time': on['use_sim_time'] or bool(given['bag'])}
 
-    shared_memory = {v: os.environ.get(v, str(CONFIG / 'fastdds.xml')) for v in PROFILE_VARIABLES}
-    env = shared_memory if on['fastdds'] else {}
+    profile = os.environ.get(PROFILE, str(CONFIG / 'fastdds.xml'))
+    env = {PROFILE: profile} if on['fastdds'] else {}
     texts = {name: given[name] for name in ('model', 'adapter', 'device', 'precision')}
     texts['image_transport'] = 'compressed' if on['compressed'] else ''
     overrides = {

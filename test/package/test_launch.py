@@ -138,14 +138,14 @@ def test_a_bag_brings_its_clock(launch_file: ModuleType) -> None:
 def test_the_fast_dds_profile_is_for_all_and_can_be_left_out(
     launch_file: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
+    monkeypatch.delenv(launch_file.PROFILE, raising=False)
     for action in started(launch_file, bag='b', rviz='true').values():
-        profile = action.additional_env['FASTDDS_DEFAULT_PROFILES_FILE']
+        profile = action.additional_env[launch_file.PROFILE]
         assert Path(profile) == ROOT / 'config' / 'fastdds.xml'
     assert started(launch_file, fastdds='false')['depth_node'].additional_env == {}
-    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '/mine.xml')
+    monkeypatch.setenv(launch_file.PROFILE, '/mine.xml')
     env = started(launch_file)['depth_node'].additional_env
-    assert env['FASTDDS_DEFAULT_PROFILES_FILE'] == '/mine.xml'
+    assert env[launch_file.PROFILE] == '/mine.xml'
 
 
 def test_the_parameter_file_is_for_the_node_in_any_namespace() -> None:
