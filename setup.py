@@ -37,6 +37,7 @@ setup(
     ],
     # rclpy and the messages come from ROS (or its wheels, see requirements.txt)
     install_requires=[
+        'matplotlib>=3.5',
         'numpy>=1.24',
         'opencv-python-headless>=4.5,<5',
         'peft>=0.11',

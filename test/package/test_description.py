@@ -1,11 +1,11 @@
 """What package.xml, setup.py, training/pyproject.toml and requirements.txt say fits together."""
 
-import ast
 import os
 from pathlib import Path
 import re
 from xml.etree import ElementTree
 
+from package.imports import imported
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 import pytest
@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE_XML = ElementTree.parse(ROOT / 'package.xml')
 # what rosdep calls the requirements of setup.py; two have no key, as package.xml says
 ROSDEP_KEYS = {
+    'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'opencv-python-headless': 'python3-opencv',
     'peft': None,
@@ -49,6 +50,12 @@ def pins() -> dict[str, list[Requirement]]:
             found.setdefault(canonicalize_name(pin.name), []).append(pin)
     (torch,) = re.findall(r'^TORCH \?= (.*)$', (ROOT / 'Makefile').read_text(), re.MULTILINE)
     return found | {'torch': [Requirement(torch)]}
+
+
+def imports_of(folder: Path) -> set[str]:
+    """Return the top names of all modules that the Python files of a folder import."""
+    texts = [path.read_text() for path in sorted(folder.rglob('*.py'))]
+    return set().union(*(imported(text) for text in texts))
 
 
 def exec_depends() -> set[str]:
@@ -88,13 +95,7 @@ def test_every_pin_is_exact_and_holds_on_each_python() -> None:
 
 def test_package_xml_declares_what_setup_requires_and_the_code_imports() -> None:
     assert {key for key in ROSDEP_KEYS.values() if key} <= exec_depends()
-    names = set()
-    for module in [*(ROOT / 'llm_mde_ros').rglob('*.py'), *(ROOT / 'launch').glob('*.py')]:
-        for node in ast.walk(ast.parse(module.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module.partition('.')[0])
-            elif isinstance(node, ast.Import):
-                names |= {alias.name.partition('.')[0] for alias in node.names}
+    names = imports_of(ROOT / 'llm_mde_ros') | imports_of(ROOT / 'launch')
     ros = {
         name
         for name in names
@@ -103,6 +104,21 @@ def test_package_xml_declares_what_setup_requires_and_the_code_imports() -> None
     }
     assert ros
     assert not ros - exec_depends()
+
+
+@pytest.mark.parametrize(
+    ('packages', 'source'),
+    [
+        (['llm_mde_core', 'llm_mde_ros'], requirements_of_setup),
+        (['training/llm_mde_train'], requirements_of_training),
+    ],
+)
+def test_what_is_imported_from_pypi_is_required(packages: list[str], source) -> None:
+    modules = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml', 'tokenizers': 'transformers'}
+    pinned = {name.replace('-', '_') for name in pins()} | set(modules)
+    names = set().union(*(imports_of(ROOT / package) for package in packages))
+    used = {modules.get(name, name).replace('_', '-') for name in names & pinned}
+    assert used <= {canonicalize_name(requirement.name) for requirement in source()}
 
 
 def test_versions_agree() -> None:

@@ -1,8 +1,8 @@
 """Dependencies point one way: core knows no ROS and no OpenCV, ros and training not each other."""
 
-import ast
 from pathlib import Path
 
+from package.imports import imported
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,17 +18,6 @@ FORBIDDEN = {
     'llm_mde_train': (*ROS, 'llm_mde_ros'),
 }
 BAG_MODULES = {'bags.py', 'demo.py', 'replay.py', 'recorder.py', 'resumable_bag.py'}
-
-
-def imported(source: str) -> set[str]:
-    """Return the top names of the modules that a source text imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition('.')[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add((node.module or '').partition('.')[0])
-    return names
 
 
 def is_ros(name: str) -> bool:
