@@ -31,17 +31,17 @@ def points_to_cloud(
 
     Organised: all of them, NaN included. Otherwise one row of those without NaN.
     """
-    if not organized:
-        known = np.isfinite(points).all(axis=-1)
-        points = points[known][None]
-        rgb = None if rgb is None else rgb[known][None]
     names = ('x', 'y', 'z') if rgb is None else ('x', 'y', 'z', 'rgb')
-    height, width, _ = points.shape
-    records = np.empty((height, width, len(names)), np.float32)
-    records[..., :3] = points
+    x, y, z = np.moveaxis(points, -1, 0)
+    records = np.empty((*points.shape[:2], len(names)), np.float32)
+    records[..., 0], records[..., 1], records[..., 2] = x, y, z  # one by one is twice as fast
     if rgb is not None:
         red, green, blue = np.moveaxis(rgb, -1, 0).astype(np.uint32)
         records[..., 3] = (red << 16 | green << 8 | blue).view(np.float32)  # as PCL packs it
+    if not organized:
+        known = np.flatnonzero(np.isfinite(x + y + z))
+        records = records.reshape(-1, len(names)).take(known, axis=0)[None]
+    height, width, _ = records.shape
     point_step = records.itemsize * len(names)
     return PointCloud2(
         header=header,

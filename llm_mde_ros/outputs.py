@@ -126,7 +126,8 @@ def _cloud(
 ) -> PointCloud2:
     picked = np.s_[:: settings.points_stride, :: settings.points_stride]
     points = back_project(depth_m[picked], camera.strided(settings.points_stride))
-    squared_range = np.einsum('hwc,hwc->hw', points, points)
+    x, y, z = np.moveaxis(points, -1, 0)
+    squared_range = x * x + y * y + z * z
     keep = (
         (squared_range >= settings.points_min_range_m**2)
         & (squared_range <= settings.points_max_range_m**2)
