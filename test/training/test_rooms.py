@@ -18,6 +18,7 @@ from llm_mde_train.room_scene import (
     Surface,
     turned,
 )
+from llm_mde_train.room_trace import ViewedSolids, _trace, trace, view_solids
 from llm_mde_train.rooms import render_rooms, render_scenes
 
 CAMERA = Camera.from_hfov(width=80, height=60, hfov_deg=62)
@@ -103,13 +104,29 @@ def test_solids_behind_or_around_the_image_do_not_change_it():
     )
 
 
+def sample_scenes(count: int):
+    """Return scenes and poses."""
+    return zip(*(sample_scene(Dice(f'{i}')) for i in range(count)), strict=True)
+
+
 def test_a_batch_gives_what_single_images_give():
-    rngs = [Dice(f'{i}') for i in range(3)]
-    scenes, poses = zip(*(sample_scene(rng) for rng in rngs), strict=True)
-    _, together = render_scenes(scenes, poses, [CAMERA] * 3)
-    for scene, pose, depth in zip(scenes, poses, together, strict=True):
-        _, alone = render_scenes([scene], [pose], [CAMERA])
-        torch.testing.assert_close(alone[0], depth)
+    scenes, poses = sample_scenes(3)
+    lights, depths = render_scenes(scenes, poses, [CAMERA] * 3)
+    for scene, pose, light, depth in zip(scenes, poses, lights, depths, strict=True):
+        light_alone, depth_alone = render_scenes([scene], [pose], [CAMERA])
+        torch.testing.assert_close(depth_alone[0], depth)
+        torch.testing.assert_close(light_alone[0], light, atol=1e-3, rtol=1e-3)
+
+
+def test_windows_of_the_cpu_give_what_whole_images_on_a_gpu_give():
+    scenes, poses = sample_scenes(6)
+    view = view_solids([scene.everything() for scene in scenes], poses)
+    x, y = torch.linspace(-0.6, 0.6, 80).expand(6, -1), torch.linspace(-0.4, 0.4, 60).expand(6, -1)
+    inverse, number = trace(view, x, y)
+    tensors = ViewedSolids(*(torch.from_numpy(part) for part in vars(view).values()))
+    inverse_torch, number_torch = _trace(torch, tensors, x, y)
+    torch.testing.assert_close(inverse_torch, inverse)
+    assert (number == number_torch).float().mean() > 0.999
 
 
 def test_shadow_falls_under_a_plate():

@@ -16,12 +16,6 @@ import torch
 from torch.nn import functional
 
 SIZE = 256
-COPIES = {
-    'plain': 4, 'cloudy': 6, 'speckled': 5, 'planks': 6, 'grain': 6, 'stripes': 6, 'checks': 3,
-    'tiles': 5, 'bricks': 3, 'carpet': 4, 'weave': 3, 'page': 8, 'poster': 14, 'books': 6,
-    'keyboard': 3, 'screen': 6, 'dots': 2, 'cracked': 3, 'clutter': 8, 'outdoors': 4,
-    'drawers': 5, 'door': 4, 'grid': 3, 'folds': 4,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,28 +56,32 @@ class TextureLibrary:
 def texture_library(seed: int, device: str) -> TextureLibrary:
     """Make (or remember) the library of one seed on one device."""
     rng = np.random.default_rng((seed, 77))
-    recipes = [name for name, copies in COPIES.items() for _ in range(copies)]
-    pictures = [np.clip(globals()[f'_{name}'](rng), 0.0, 1.0) for name in recipes]
+    recipes = [recipe for recipe, copies in RECIPES.values() for _ in range(copies)]
+    pictures = [np.clip(recipe(rng), 0.0, 1.0) for recipe in recipes]
     level = torch.from_numpy(np.stack(pictures).astype(np.float32)).permute(3, 0, 1, 2)
     levels = [level]
     while levels[-1].shape[-1] > 1:
         levels.append(functional.avg_pool2d(levels[-1], 2))
     texels = torch.cat([level.reshape(3, -1) for level in levels], 1)
-    return TextureLibrary(texels.to(device), len(recipes))
+    return TextureLibrary(texels.to(device), len(pictures))
+
+
+@lru_cache
+def _between(cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the two periodic cells each texel lies between, and its smooth share (S,)."""
+    place = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * cells - 0.5
+    first = np.floor(place).astype(int)
+    part = place - first
+    return first % cells, (first + 1) % cells, part * part * (3 - 2 * part)
 
 
 def _noise(rng, cells_u: int, cells_v: int) -> np.ndarray:
     """Return periodic smooth noise (S, S) in [0, 1] with so many cells along u and v."""
-    grid = torch.from_numpy(rng.random((1, 1, cells_v, cells_u), dtype=np.float32))
-    grid = functional.pad(grid, (2, 2, 2, 2), mode='circular') if min(grid.shape[2:]) > 1 else grid
-    if grid.shape[2] == cells_v:  # too small to wrap: constant along an axis is periodic
-        return functional.interpolate(grid, size=(SIZE, SIZE), mode='nearest')[0, 0].numpy()
-    step_v, step_u = max(SIZE // cells_v, 1), max(SIZE // cells_u, 1)
-    full = functional.interpolate(
-        grid, size=((cells_v + 4) * step_v, (cells_u + 4) * step_u), mode='bicubic'
-    )[0, 0, 2 * step_v : -2 * step_v, 2 * step_u : -2 * step_u]
-    full = functional.interpolate(full[None, None], size=(SIZE, SIZE), mode='nearest')[0, 0]
-    return full.numpy().clip(0, 1)
+    grid = rng.random((cells_v, cells_u), dtype=np.float32)
+    first, second, part = _between(cells_v)
+    rows = grid[first] + (grid[second] - grid[first]) * part[:, None]
+    first, second, part = _between(cells_u)
+    return rows[:, first] + (rows[:, second] - rows[:, first]) * part
 
 
 def _fractal(rng, cells: int, octaves: int, *, stretch: int = 1, gain: float = 0.6) -> np.ndarray:
@@ -143,8 +141,7 @@ def _planks(rng):
     along = np.modf(u + shift)[0]
     board = (along * 2).astype(int)
     tone = rng.uniform(0.65, 1.0, (rows, 2))[row, board]
-    grain = _fractal(rng, 8, 5, stretch=1).T * 0 + _fractal(rng, 4, 6, stretch=2)
-    grain = _noise(rng, 8, 128) * 0.5 + grain * 0.5
+    grain = _noise(rng, 8, 128) * 0.5 + _fractal(rng, 4, 6, stretch=2) * 0.5
     edge = np.minimum(np.modf(v * rows)[0] * SIZE / rows, np.modf(along * 2)[0] * SIZE / 2)
     tone = tone * (0.75 + 0.35 * grain) * np.clip(0.45 + edge * 0.35, 0, 1)
     return tone[..., None] * np.array([1.0, rng.uniform(0.65, 0.85), rng.uniform(0.35, 0.65)])
@@ -232,6 +229,7 @@ def _page(rng):
 
 def _paste_blocks(rng, picture, count, smallest, largest):
     """Paste rectangles: flat, graded or noisy, sometimes with text."""
+    noise = np.clip(_fractal(rng, 8, 5, gain=0.8) * 2 - 0.5, 0, 1)
     for _ in range(count):
         height, width = rng.integers(smallest, largest, 2)
         top, left = rng.integers(0, SIZE - height), rng.integers(0, SIZE - width)
@@ -243,8 +241,9 @@ def _paste_blocks(rng, picture, count, smallest, largest):
             ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None]
             block[:] = _mix(np.repeat(ramp, width, 1), _colour(rng), _colour(rng))
         else:
-            plane = _fractal(rng, 8, 5, gain=0.8)[:height, :width]
-            block[:] = _mix(np.clip(plane * 2 - 0.5, 0, 1), _colour(rng), _colour(rng))
+            y, x = rng.integers(0, SIZE - height), rng.integers(0, SIZE - width)
+            plane = noise[y : y + height, x : x + width]
+            block[:] = _mix(plane, _colour(rng), _colour(rng))
         if rng.random() < 0.5 and height > 24 and width > 24:
             _write_text(rng, block, 4, 4, height - 4, width - 4, _colour(rng))
 
@@ -367,3 +366,33 @@ def _folds(rng):
     """Curtain or crumpled cloth: soft shading stripes along v."""
     plane = _noise(rng, int(rng.choice([8, 16, 32])), 2) * 0.7 + _fractal(rng, 4, 4) * 0.3
     return _grey(np.clip(0.6 + 0.5 * plane, 0, 1))
+
+
+# The recipes and how many textures each makes; a texture's number counts through them in order.
+RECIPES = {
+    'plain': (_plain, 4),
+    'cloudy': (_cloudy, 6),
+    'speckled': (_speckled, 5),
+    'planks': (_planks, 6),
+    'grain': (_grain, 6),
+    'stripes': (_stripes, 6),
+    'checks': (_checks, 3),
+    'tiles': (_tiles, 5),
+    'bricks': (_bricks, 3),
+    'carpet': (_carpet, 4),
+    'weave': (_weave, 3),
+    'page': (_page, 8),
+    'poster': (_poster, 14),
+    'books': (_books, 6),
+    'keyboard': (_keyboard, 3),
+    'screen': (_screen, 6),
+    'dots': (_dots, 2),
+    'cracked': (_cracked, 3),
+    'clutter': (_clutter, 8),
+    'outdoors': (_outdoors, 4),
+    'drawers': (_drawers, 5),
+    'door': (_door, 4),
+    'grid': (_grid, 3),
+    'folds': (_folds, 4),
+}
+COPIES = {name: copies for name, (_, copies) in RECIPES.items()}
