@@ -198,7 +198,7 @@ def _lights(make: Workshop, room: Solid, focus) -> tuple[list[Light], float, lis
             parts.append(make.box(x, y, size[2] - 0.04, box, body))
         power = rng.uniform(0.5, 1.6) * max(size[2] - 0.8, 1.0) ** 2
         lights.append(Light((float(x), float(y), float(z)), power, warm))
-    return lights, rng.uniform(0.15, 0.7), parts
+    return lights, rng.uniform(0.2, 0.9), parts
 
 
 def _finish(make: Workshop, room: Solid, solids, focus) -> Scene:
@@ -296,11 +296,11 @@ def _desk(rng) -> tuple[Scene, Pose]:
     room = _shell(make, *size)
     x, y = rng.uniform(1.2, size[0] - 1.2), rng.uniform(1.2, size[1] - 1.2)
     yaw = rng.uniform(0, 360)
-    parts, (width, depth, height) = _full_desk(make, x, y, yaw, clutter=rng.randrange(4, 20))
+    parts, (width, depth, height) = _full_desk(make, x, y, yaw, clutter=rng.randrange(5, 28))
     if rng.random() < 0.5:
         spot = spun(rng.choice([-1, 1]) * width, 0, yaw)
         parts += _full_desk(make, x + spot[0], y + spot[1], yaw + rng.choice([0, 90, 180]),
-                            clutter=rng.randrange(3, 10))[0]  # fmt: skip
+                            clutter=rng.randrange(3, 13))[0]  # fmt: skip
     if rng.random() < 0.3:
         spot = spun(rng.gauss(0, 0.4), depth / 2 + 0.5, yaw)
         parts += make.person(x + spot[0], y + spot[1], yaw_deg=yaw + 180, seated=True)

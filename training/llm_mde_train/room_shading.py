@@ -166,7 +166,7 @@ def _lighting(scenes, poses, seen: SeenPoints):
     square = range2 - 2.0 * lamp_point + place.square().sum(-1, keepdim=True)
     near = (square + 1e-3).rsqrt_()
     facing = (torch.bmm(place, normal) - normal_point) * near
-    strength = power / (square + 0.25)
+    strength = power / (square + 0.6)  # lamps are not points
     strength[:, 0] *= _lit(scenes, poses, seen.point)
     light = torch.bmm(tint.transpose(1, 2), facing.clamp(min=0.0) * strength)
     eye = range2.rsqrt()
@@ -236,7 +236,7 @@ def _ambient(scenes, poses, view: ViewedSolids, seen: SeenPoints) -> torch.Tenso
         device
     )
     upward = _dot(up.T[..., None], seen.normal)
-    total = ambient * (0.75 + 0.25 * upward)
+    total = ambient * (0.85 + 0.15 * upward)
     local = torch.baddbmm(offset[..., None], room, seen.point.transpose(0, 1))
     facing = torch.bmm(room * half[..., None], seen.normal.transpose(0, 1)).abs_()
     gap = ((1.0 - local.abs_()) * half[..., None]).clamp_(min=0.0)
