@@ -1,0 +1,165 @@
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import small_bags
+
+from llm_mde_ros import demo
+from llm_mde_ros.bags import BagReader
+from llm_mde_ros.conversions import image_to_depth
+from llm_mde_ros.true_depth import abs_rel
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED_BAGS = REPOSITORY.parent / 'shared' / 'data' / 'bags'
+
+
+def start_demo(*arguments: object) -> subprocess.Popen:
+    """Start `llm-mde demo` as users do; one thread for the network, others work here too."""
+    paths = [str(REPOSITORY), os.environ.get('PYTHONPATH', '')]
+    environment = os.environ | {
+        'OMP_NUM_THREADS': '1',
+        'PYTHONPATH': os.pathsep.join(filter(None, paths)),
+    }
+    command = [sys.executable, '-m', 'llm_mde_ros.cli', 'demo', *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run_demo(*arguments: object) -> tuple[int, str]:
+    """Return the exit status and all that was printed."""
+    process = start_demo(*arguments)
+    output, _ = process.communicate(timeout=150)
+    return process.returncode, output
+
+
+def node_processes(out: Path) -> list[int]:
+    """Return the processes whose standard output is the node's log in this folder."""
+    found = []
+    for process in Path('/proc').glob('[0-9]*'):
+        try:
+            log = os.readlink(process / 'fd' / '1')
+        except OSError:
+            continue
+        if log == str(out / 'node.log'):
+            found.append(int(process.name))
+    return found
+
+
+def test_demo_plays_a_bag_into_the_node_and_reports(tmp_path, tiny_model_dir):
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', small_bags.camera(8, depth=True))
+    out = tmp_path / 'out'
+    status, output = run_demo('--bag', bag, '--out', out, '--model', tiny_model_dir)
+    assert status == 0, output
+
+    report = json.loads((out / 'demo.json').read_text())
+    assert report['frames_in'] == 8
+    assert report['frames_in'] == report['frames_out'] + report['frames_skipped']
+    assert report['frames_out'] >= 1
+    assert report['node']['received'] == 8  # nothing was lost on the way to the node
+    assert report['node']['skipped'] + report['node']['dropped'] == report['frames_skipped']
+    assert 0 < report['latency_ms']['p50'] <= report['latency_ms']['p95'] < 60_000
+    assert report['bag'] == 'bag'
+    for words in ('images in', 'skipped', 'latency p95', 'AbsRel'):
+        assert words in output
+
+    with BagReader(out / 'bag') as recorded, BagReader(bag) as source:
+        assert recorded.count('/depth/image') == report['frames_out']
+        assert recorded.count(small_bags.IMAGE) == 8
+        for topic in ('/depth/camera_info', '/depth/preview', '/points', '/confidence'):
+            assert recorded.count(topic) == report['frames_out'], topic
+        sent = {m.stamp_ns for m in source.messages([small_bags.IMAGE])}
+        depths = list(recorded.messages(['/depth/image']))
+        assert {m.stamp_ns for m in depths} <= sent
+        true_m = image_to_depth(source.first(small_bags.DEPTH).decode())
+        scores = [abs_rel(image_to_depth(m.decode()), true_m) for m in depths]
+    np.testing.assert_allclose(report['abs_rel'], np.mean(scores), atol=1e-4)
+    assert cv2.imread(str(out / 'demo.png')).shape == (1000, 1600, 3)
+    assert sorted(p.name for p in out.iterdir()) == ['bag', 'demo.json', 'demo.png', 'node.log']
+    assert node_processes(out) == []
+
+
+def test_demo_of_a_compressed_bag_without_camera_info_or_true_depth(tmp_path, tiny_model_dir):
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', [small_bags.jpeg(n) for n in range(3)])
+    out = tmp_path / 'out'
+    status, output = run_demo('--bag', bag, '--out', out, '--model', tiny_model_dir, '--rate', 2)
+    assert status == 0, output
+    report = json.loads((out / 'demo.json').read_text())
+    assert report['frames_in'] == 3
+    assert report['frames_out'] >= 1
+    assert report['abs_rel'] is None
+
+
+def test_demo_with_a_model_that_is_missing_says_so(tmp_path):
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', small_bags.camera(1))
+    status, output = run_demo('--bag', bag, '--out', tmp_path / 'out', '--model', 'no_such_model')
+    assert status == 1
+    assert 'no_such_model' in output
+    assert 'Traceback' not in output
+    assert node_processes(tmp_path / 'out') == []
+    assert not (tmp_path / 'out' / 'bag').exists()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_demo_leaves_no_node_behind(tmp_path, tiny_model_dir, number):
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', small_bags.camera(300))
+    out = tmp_path / 'out'
+    process = start_demo('--bag', bag, '--out', out, '--model', tiny_model_dir)
+    wait_until(lambda: node_processes(out))
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    wait_until(lambda: not node_processes(out))
+    assert not (out / 'bag').exists()
+
+
+def wait_until(condition, timeout_s: float = 60.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_the_results_of_an_earlier_demonstration_are_removed(tmp_path):
+    (tmp_path / 'bag').mkdir()
+    (tmp_path / '.recording123').mkdir()
+    for name in ('bag/bag.mcap', 'bag/metadata.yaml', 'demo.png', 'demo.json', 'diary.txt'):
+        (tmp_path / name).touch()
+    demo.remove_results(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ['diary.txt']
+
+
+def test_what_is_not_ours_is_not_removed(tmp_path):
+    (tmp_path / 'bag').mkdir()
+    (tmp_path / 'bag' / 'holiday.mcap').touch()
+    with pytest.raises(ValueError, match=re.escape('holiday.mcap')):
+        demo.remove_results(tmp_path)
+    assert (tmp_path / 'bag' / 'holiday.mcap').exists()
+
+
+def test_without_the_training_package_the_error_says_what_to_do(tmp_path, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, '', "No module named 'llm_mde_train'")
+    monkeypatch.setattr(demo.subprocess, 'run', lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match='pip install -e training, or name a bag'):
+        demo.render_bag(tmp_path / 'room', say=print)
+
+
+@pytest.mark.parametrize('name', ['tum_fr1_rpy_mcap', 'icsl_corridor_db3'])
+def test_demo_of_the_shared_bags(name, tmp_path, tiny_model_dir):
+    if not (SHARED_BAGS / name).exists():
+        pytest.skip(f'{SHARED_BAGS / name} is not on this machine')
+    out = tmp_path / 'out'
+    status, output = run_demo('--bag', SHARED_BAGS / name, '--out', out, '--model', tiny_model_dir)
+    assert status == 0, output
+    report = json.loads((out / 'demo.json').read_text())
+    assert report['frames_in'] == report['node']['received']
+    assert report['frames_out'] >= 1
+    assert report['abs_rel'] > 0
