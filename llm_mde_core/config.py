@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from transformers import AutoConfig, BertConfig, Dinov2Config, GPT2Config, PretrainedConfig, ViTConfig
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    Dinov2Config,
+    GPT2Config,
+    PretrainedConfig,
+    ViTConfig,
+)
 
 LANGUAGE_CHOICES = ('pretrained', 'random', 'none')
 PROMPT_CHOICES = ('adaptive', 'fixed', 'shuffled')
@@ -14,22 +21,27 @@ class LLMMDEConfig(PretrainedConfig):
     """
     Architecture, prompt, camera and depth range of an LLM-MDE network.
 
-    `vision_config` and `language_config` are configurations (or dictionaries with a `model_type`) of any
-    ViT-like and any BERT-, GPT-2-, LLaMA- or Qwen-like model of transformers. `vision_name` and `language_name`
-    name the pretrained weights that `LLMMDEForDepthEstimation.create` starts from; without a name a part starts
-    from random weights. A stem of convolutions (`stem_channels`, one entry per halving of the resolution) may come
-    before the transformer; its `patch_size` is then 1 and the stem's last map is what it reads.
+    `vision_config` and `language_config` are configurations (or dictionaries with a
+    `model_type`) of any ViT-like and any BERT-, GPT-2-, LLaMA- or Qwen-like model of
+    transformers. `vision_name` and `language_name` name the pretrained weights that
+    `LLMMDEForDepthEstimation.create` starts from; without a name a part starts from random
+    weights. A stem of convolutions (`stem_channels`, one entry per halving of the resolution)
+    may come before the transformer; its `patch_size` is then 1 and the stem's last map is what
+    it reads.
 
-    Ablations: `language` ('pretrained', 'random', 'none'), `prompt` ('adaptive', 'fixed', 'shuffled') and
-    LoRA ranks of 0.
+    Ablations: `language` ('pretrained', 'random', 'none'), `prompt` ('adaptive', 'fixed',
+    'shuffled') and LoRA ranks of 0.
 
-    Depth is predicted for a camera of `canonical_focal_px` (pixels of the network's input), multiplied by the
-    ratio of the real focal length to it, and never exceeds `max_depth_m`. Raises ValueError for a value that
-    cannot work.
+    Depth is predicted for a camera of `canonical_focal_px` (pixels of the network's input),
+    multiplied by the ratio of the real focal length to it, and never exceeds `max_depth_m`.
+    Raises ValueError for a value that cannot work.
     """
 
     model_type = 'llm_mde'
-    sub_configs = {'vision_config': AutoConfig, 'language_config': AutoConfig}
+    sub_configs: ClassVar[dict[str, Any]] = {
+        'vision_config': AutoConfig,
+        'language_config': AutoConfig,
+    }
 
     def __init__(
         self,
@@ -95,13 +107,15 @@ class LLMMDEConfig(PretrainedConfig):
             raise ValueError(f'prompt must be one of {PROMPT_CHOICES}, not {self.prompt!r}')
         if not 0.0 < self.min_depth_m < self.max_depth_m:
             raise ValueError(
-                f'depth range must satisfy 0 < min_depth_m < max_depth_m, not {self.min_depth_m} to {self.max_depth_m}'
+                'the depth range must satisfy 0 < min_depth_m < max_depth_m, '
+                f'not {self.min_depth_m} to {self.max_depth_m}'
             )
         if self.canonical_focal_px <= 0.0:
             raise ValueError(f'canonical_focal_px must be positive, not {self.canonical_focal_px}')
         if self.stem_channels and self.vision_config.patch_size != 1:
             raise ValueError(
-                f'a stem needs a vision encoder with patch_size 1, not {self.vision_config.patch_size}'
+                'a stem needs a vision encoder with patch_size 1, '
+                f'not {self.vision_config.patch_size}'
             )
         if len(self.vision_levels) != 3:
             raise ValueError(f'vision_levels must name three layers, not {self.vision_levels}')
@@ -122,13 +136,17 @@ class LLMMDEConfig(PretrainedConfig):
         return cls(**(PRESETS[name]() | overrides))
 
 
-def _sub_config(config: PretrainedConfig | dict[str, Any] | None, *, default: PretrainedConfig) -> PretrainedConfig:
+def _sub_config(
+    config: PretrainedConfig | dict[str, Any] | None, *, default: PretrainedConfig
+) -> PretrainedConfig:
     if config is None:
         return default
     if isinstance(config, dict):
         config = dict(config)
         if 'model_type' not in config:
-            raise ValueError(f'a backbone configuration needs a model_type, got only {sorted(config)}')
+            raise ValueError(
+                f'a backbone configuration needs a model_type, got only {sorted(config)}'
+            )
         return AutoConfig.for_model(config.pop('model_type'), **config)
     return config
 
@@ -149,7 +167,11 @@ def _small() -> dict[str, Any]:
     """Return the sizes of DINOv2-small and GPT-2."""
     return dict(
         vision_config=Dinov2Config(
-            hidden_size=384, num_hidden_layers=12, num_attention_heads=6, patch_size=14, image_size=518
+            hidden_size=384,
+            num_hidden_layers=12,
+            num_attention_heads=6,
+            patch_size=14,
+            image_size=518,
         ),
         language_config=GPT2Config(),
         vision_name='facebook/dinov2-small',

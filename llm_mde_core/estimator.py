@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from llm_mde_core.geometry import Camera
 from llm_mde_core.image import LLMMDEImageProcessor
@@ -19,7 +20,9 @@ from llm_mde_core.model import LLMMDEForDepthEstimation, LLMMDEOutput
 from llm_mde_core.prompt import CLASS_WORDS, decode_prompt
 
 CHECKPOINTS = Path(__file__).parent / 'checkpoints'
-CONFIDENT_RATIO = 1.25  # confidence is the predicted probability of an error below this factor (δ1)
+CONFIDENT_RATIO = (
+    1.25  # confidence is the predicted probability of an error below this factor (δ1)
+)
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -28,7 +31,9 @@ class DepthPrediction:
     """Depth of one image, on the image's own pixel grid."""
 
     depth_m: np.ndarray  # float32 (H, W), metres along the optical axis; NaN where unknown
-    confidence: np.ndarray  # float32 (H, W), 0 to 1: predicted probability of an error below a factor of 1.25
+    confidence: (
+        np.ndarray
+    )  # float32 (H, W), 0 to 1: predicted probability of an error below a factor of 1.25
     depth_class: str  # the word that the adaptive prompt chose; '' without a language model
     prompt: str  # the sentence that described this image; '' without a language model
     stage_s: dict[str, float]  # seconds spent in 'preprocess', 'network' and 'postprocess'
@@ -38,7 +43,12 @@ class DepthEstimator:
     """Estimate metric depth; holds a model on a device at a precision, ready for inference."""
 
     def __init__(
-        self, model: LLMMDEForDepthEstimation, *, name: str = '', device: str = 'auto', precision: str = 'auto'
+        self,
+        model: LLMMDEForDepthEstimation,
+        *,
+        name: str = '',
+        device: str = 'auto',
+        precision: str = 'auto',
     ) -> None:
         self.name = name
         self.device = choose_device(device)
@@ -57,13 +67,16 @@ class DepthEstimator:
         allow_download: bool = False,
     ) -> DepthEstimator:
         """
-        Load a bundled model by name, a model folder, or, if `allow_download`, a hub repository by its id.
+        Load a bundled model by name, a model folder or, if `allow_download`, a hub id.
 
-        `adapter` is a peft adapter folder made by few-shot adaptation. Raises FileNotFoundError when there is no
-        such model and ValueError when it does not fit.
+        `adapter` is a peft adapter folder made by few-shot adaptation. Raises FileNotFoundError
+        when there is no such model and ValueError when it does not fit.
         """
         source = find_model(model, allow_download=allow_download)
-        network = LLMMDEForDepthEstimation.from_pretrained(source, local_files_only=not allow_download)
+        with _no_progress_bar():
+            network = LLMMDEForDepthEstimation.from_pretrained(
+                source, local_files_only=not allow_download
+            )
         if adapter:
             network = load_adapter(network, adapter)
         return cls(network, name=str(model), device=device, precision=precision)
@@ -79,7 +92,7 @@ class DepthEstimator:
         height, width = rgb.shape[:2]
         start = time.perf_counter()
         fit = self.processor.fit(height=height, width=width)
-        pixels = fit.to_network(torch.from_numpy(rgb).to(self.device).permute(2, 0, 1)[None])
+        pixels = fit.to_network(_to_tensor(rgb).to(self.device).permute(2, 0, 1)[None])
         focal_px = torch.tensor([camera.focal_px * fit.width / width], device=self.device)
         self._wait()
         prepared = time.perf_counter()
@@ -106,10 +119,11 @@ class DepthEstimator:
         return prediction
 
     def info(self) -> dict[str, Any]:
-        """Describe the model: parts and their parameters, sizes, range, and what its card says it was trained on."""
+        """Describe the model: parts, parameters, sizes, depth range, training data, licence."""
         config = self.model.config
         parts = {
-            name: sum(p.numel() for p in module.parameters()) for name, module in self.model.named_children()
+            name: sum(p.numel() for p in module.parameters())
+            for name, module in self.model.named_children()
         }
         return {
             'model': self.name,
@@ -147,7 +161,7 @@ class DepthEstimator:
 
 
 def confidence_of(log_spread: torch.Tensor) -> torch.Tensor:
-    """Probability that a Laplace distributed log-depth lies within a factor of 1.25, from the log of its scale."""
+    """Return the probability of an error below 1.25, from the log scale of a Laplace."""
     return 1.0 - torch.exp(-np.log(CONFIDENT_RATIO) / log_spread.float().exp())
 
 
@@ -162,12 +176,13 @@ def find_model(model: str | Path, *, allow_download: bool) -> str:
         return str(model)
     hint = '' if allow_download else ' Set allow_download to fetch a model from the hub.'
     raise FileNotFoundError(
-        f'no model {str(model)!r}: give a bundled name ({", ".join(bundled)}) or a folder with a config.json.{hint}'
+        f'no model {str(model)!r}: give a bundled name ({", ".join(bundled)}) or a folder with '
+        f'a config.json.{hint}'
     )
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device: 'auto' takes CUDA, then MPS, then the CPU. ValueError when it is not there."""
+    """Return the device; 'auto' takes CUDA, MPS or the CPU. ValueError when it is missing."""
     if device == 'auto':
         if torch.cuda.is_available():
             return torch.device('cuda')
@@ -175,23 +190,46 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N', 'mps'") from error
+        raise ValueError(
+            f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N', 'mps'"
+        ) from error
     if chosen.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for but torch sees no CUDA device: use 'cpu' or 'auto'")
+        raise ValueError(
+            f"device {device!r} was asked for but torch sees no CUDA device: use 'cpu' or 'auto'"
+        )
     if chosen.type == 'mps' and not torch.backends.mps.is_available():
         raise ValueError("device 'mps' was asked for but is not available: use 'cpu' or 'auto'")
     return chosen
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """Return the precision: 'auto' is bf16 (or fp16 where that is missing) on CUDA and fp32 elsewhere."""
+    """Return the precision; 'auto' is bf16 (or else fp16) on CUDA and fp32 elsewhere."""
     if precision == 'auto':
         if device.type != 'cuda':
             return 'fp32'
         return 'bf16' if torch.cuda.is_bf16_supported() else 'fp16'
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, not {precision!r}")
+        raise ValueError(
+            f"precision must be 'auto' or one of {sorted(PRECISIONS)}, not {precision!r}"
+        )
     return precision
+
+
+def _to_tensor(rgb: np.ndarray) -> torch.Tensor:
+    """Share the image's memory where torch can: it takes neither read-only nor mirrored arrays."""
+    return torch.from_numpy(np.require(rgb, requirements=['C', 'W']))
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep transformers' progress bar out of a node's log."""
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
 def _check_image(rgb: np.ndarray, camera: Camera) -> None:
@@ -199,5 +237,6 @@ def _check_image(rgb: np.ndarray, camera: Camera) -> None:
         raise ValueError(f'an image must be uint8 (H, W, 3) RGB, got {rgb.dtype} {rgb.shape}')
     if rgb.shape[:2] != (camera.height, camera.width):
         raise ValueError(
-            f'the image is {rgb.shape[1]} x {rgb.shape[0]} but the camera is {camera.width} x {camera.height}'
+            f'the image is {rgb.shape[1]} x {rgb.shape[0]} '
+            f'but the camera is {camera.width} x {camera.height}'
         )

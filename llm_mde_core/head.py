@@ -1,5 +1,5 @@
 """
-Adaptation head: image tokens back on their grid, joined with finer levels, to depth and its uncertainty.
+Adaptation head: image tokens back on their grid, joined with finer levels, to metres.
 
 Shapes: B batch, h and w the grid of image tokens, D width of the tokens, C width of the head.
 """
@@ -18,10 +18,15 @@ LOG_SPREAD_RANGE = (-5.0, 1.5)
 
 
 class DepthHead(nn.Module):
-    """ResNet blocks from the grid up to four times the grid, one level of the vision encoder joining at each."""
+    """ResNet blocks from the grid up to four times the grid; a level of vision joins at each."""
 
     def __init__(
-        self, config: LLMMDEConfig, *, token_dim: int, level_channels: tuple[int, int, int], pyramid: bool
+        self,
+        config: LLMMDEConfig,
+        *,
+        token_dim: int,
+        level_channels: tuple[int, int, int],
+        pyramid: bool,
     ) -> None:
         super().__init__()
         dim = config.head_dim
@@ -36,15 +41,19 @@ class DepthHead(nn.Module):
         )
         self.blocks = nn.ModuleList(ResidualBlock(dim) for _ in level_channels)
         self.out = nn.Sequential(
-            nn.Conv2d(dim, dim // 2, kernel_size=3, padding=1), nn.ReLU(), nn.Conv2d(dim // 2, 2, kernel_size=1)
+            nn.Conv2d(dim, dim // 2, kernel_size=3, padding=1),
+            nn.ReLU(),
+            DepthAndSpread(dim // 2, 2, kernel_size=1),
         )
 
-    def forward(self, tokens: torch.Tensor, levels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, tokens: torch.Tensor, levels: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Read tokens (B, h·w, D) and levels, fine to coarse, at 4, 2 and 1 times the grid.
 
-        Returns canonical depth in metres and the logarithm of the spread of its logarithm (the scale of a Laplace
-        distribution), both (B, 1, 4h, 4w).
+        Returns canonical depth in metres and the logarithm of the spread of its logarithm (the
+        scale of a Laplace distribution), both (B, 1, 4h, 4w).
         """
         rows, columns = levels[-1].shape[-2:]
         grid = self.norm(tokens).transpose(1, 2).unflatten(2, (rows, columns))
@@ -57,6 +66,10 @@ class DepthHead(nn.Module):
         return log_depth.exp(), log_spread.clamp(*LOG_SPREAD_RANGE)
 
 
+class DepthAndSpread(nn.Conv2d):
+    """The last convolution; it starts in the middle of the range, so that nothing saturates."""
+
+
 class ResidualBlock(nn.Module):
     """Two 3 × 3 convolutions around a shortcut."""
 
@@ -66,6 +79,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(dim, dim, kernel_size=3, padding=1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Keep the shape (B, C, h, w)."""
         return features + self.second(torch.relu(self.first(torch.relu(features))))
 
 

@@ -1,5 +1,5 @@
 """
-Between an image of any size and the network's input: aspect ratio kept, sides padded to whole patches.
+Between an image of any size and the network's input: aspect ratio kept, whole patches.
 
 Shapes: B batch, H and W pixels of the image, Hn and Wn of the network's input.
 """
@@ -7,14 +7,14 @@ Shapes: B batch, H and W pixels of the image, Hn and Wn of the network's input.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch.nn import functional
+from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
-from transformers import BatchFeature
 
 if TYPE_CHECKING:
     from llm_mde_core.config import LLMMDEConfig
@@ -25,8 +25,9 @@ class Fit:
     """
     How an image of one size becomes an input of the network.
 
-    The image is resized to (`height`, `width`), the long side to the network's image size, and its last row and
-    column are repeated until the sides are (`padded_height`, `padded_width`), whole patches.
+    The image is resized to (`height`, `width`), the long side to the network's image size, and
+    its last row and column are repeated until the sides are (`padded_height`, `padded_width`),
+    whole patches.
     """
 
     height: int
@@ -49,11 +50,15 @@ class Fit:
         )
 
     def to_network(self, rgb: torch.Tensor) -> torch.Tensor:
-        """Resize images (B, 3, H, W), uint8 or 0 to 1, to the network's input (B, 3, Hn, Wn), 0 to 1."""
+        """Resize images (B, 3, H, W), uint8 or 0 to 1, to (B, 3, Hn, Wn), 0 to 1."""
         pixels = rgb.float() / 255.0 if rgb.dtype == torch.uint8 else rgb
         if pixels.shape[-2:] != (self.height, self.width):
             pixels = functional.interpolate(
-                pixels, size=(self.height, self.width), mode='bilinear', align_corners=False, antialias=True
+                pixels,
+                size=(self.height, self.width),
+                mode='bilinear',
+                align_corners=False,
+                antialias=True,
             )
         pad = (0, self.padded_width - self.width, 0, self.padded_height - self.height)
         return functional.pad(pixels, pad, mode='replicate') if any(pad) else pixels
@@ -61,17 +66,19 @@ class Fit:
     def to_image(self, maps: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
         """Cut the padding off maps (B, Hn, Wn) and enlarge them to the image's grid (B, H, W)."""
         inside = maps[:, None, : self.height, : self.width]
-        return functional.interpolate(inside, size=(height, width), mode='bilinear', align_corners=False)[:, 0]
+        return functional.interpolate(
+            inside, size=(height, width), mode='bilinear', align_corners=False
+        )[:, 0]
 
     def depth_to_image(self, depth_m: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
-        """Like `to_image`, for depth: 1/z is interpolated, so a plane stays a plane and nothing overshoots."""
+        """Do the same for depth: 1/z is interpolated, so a plane stays one; no overshoot."""
         return 1.0 / self.to_image(1.0 / depth_m, height=height, width=width)
 
 
 class LLMMDEImageProcessor(BaseImageProcessor):
-    """Preprocessing of LLM-MDE for `pipeline('depth-estimation')`; normalisation happens inside the network."""
+    """Preprocessing for `pipeline('depth-estimation')`; the network itself normalises."""
 
-    model_input_names = ['pixel_values']
+    model_input_names: ClassVar[list[str]] = ['pixel_values']
 
     def __init__(self, image_size: int = 320, patch_px: int = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -85,10 +92,12 @@ class LLMMDEImageProcessor(BaseImageProcessor):
 
     def fit(self, *, height: int, width: int) -> Fit:
         """Return how an image of this size enters the network."""
-        return Fit.of(height=height, width=width, image_size=self.image_size, patch_px=self.patch_px)
+        return Fit.of(
+            height=height, width=width, image_size=self.image_size, patch_px=self.patch_px
+        )
 
     def preprocess(self, images: Any, return_tensors: str | None = 'pt', **_: Any) -> BatchFeature:
-        """Turn PIL images or uint8 arrays (H, W, 3), all of one size, into `pixel_values` (B, 3, Hn, Wn)."""
+        """Turn PIL images or uint8 arrays (H, W, 3) of one size into (B, 3, Hn, Wn), 0 to 1."""
         arrays = [_to_rgb(image) for image in make_flat_list_of_images(images)]
         sizes = {array.shape for array in arrays}
         if len(sizes) > 1:

@@ -22,35 +22,53 @@ class LanguageModel(nn.Module):
         self.backbone.config.use_cache = False
         self.backbone.pooler = None  # its output is never used
         self.max_positions = config.language_config.max_position_embeddings
+        # GPT-2, LLaMA and Qwen read from left to right, BERT in both directions.
+        self.is_causal = any(getattr(m, 'is_causal', False) for m in self.backbone.modules())
 
     @property
     def word_embeddings(self) -> torch.Tensor:
         """Return the embedding matrix (V, D)."""
         return self.backbone.get_input_embeddings().weight
 
-    def forward(self, prompt: torch.Tensor, prompt_mask: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Read prompt (B, T, D) with its mask (B, T) and image tokens (B, N, D); return tokens (B, N, D)."""
-        image_mask = prompt_mask.new_ones(tokens.shape[:2])
+    def forward(
+        self, prompt: torch.Tensor, prompt_mask: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Read prompt (B, T, D), its mask (B, T) and tokens (B, N, D); return (B, N, D)."""
+        used = torch.cat([prompt_mask, prompt_mask.new_ones(tokens.shape[:2])], dim=1)
         output = self.backbone(
             inputs_embeds=torch.cat([prompt, tokens.to(prompt.dtype)], dim=1),
-            attention_mask=torch.cat([prompt_mask, image_mask], dim=1),
+            attention_mask=self._attention_mask(used),
             position_ids=self._positions(prompt_mask, image_tokens=tokens.shape[1]),
         )
         return output.last_hidden_state[:, prompt.shape[1] :]
 
+    def _attention_mask(self, used: torch.Tensor) -> torch.Tensor:
+        """
+        Return what attention scores are increased by, (B, 1, T + N, T + N).
+
+        Built here because transformers looks at the values of a mask (B, T + N) on the host.
+        """
+        count = used.shape[1]
+        allowed = used.bool()[:, None, None, :].expand(-1, 1, count, -1)
+        if self.is_causal:
+            allowed = allowed.tril()
+        mask = torch.zeros(allowed.shape, device=used.device)
+        return mask.masked_fill(~allowed, torch.finfo(mask.dtype).min)
+
     def _positions(self, prompt_mask: torch.Tensor, *, image_tokens: int) -> torch.Tensor:
         """
-        Number the tokens that are used: masked places take no position.
+        Return the positions of the tokens that are used; masked places take none.
 
-        More image tokens than the model has positions for share them evenly, so that no input size is refused.
+        More image tokens than the model has positions for share them evenly, so that no input
+        size is refused.
         """
         prompt = (prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
         image = torch.arange(image_tokens, device=prompt_mask.device)
         room = self.max_positions - prompt_mask.shape[1]
         if room < 1:
             raise ValueError(
-                f'a prompt of {prompt_mask.shape[1]} tokens leaves no room for the image in a language model with '
-                f'{self.max_positions} positions: shorten prompt_dataset'
+                f'a prompt of {prompt_mask.shape[1]} tokens leaves no room for the image in a '
+                f'language model with {self.max_positions} positions: shorten prompt_dataset'
             )
         if image_tokens > room:
             image = image * room // image_tokens

@@ -8,16 +8,19 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from llm_mde_core.model import LLMMDEForDepthEstimation
 
-# Query and value projections as ViT, DINOv2, BERT, LLaMA and Qwen name them; GPT-2 has one projection for all.
+# Query and value projections as the families name them; GPT-2 has one for all three.
 PROJECTIONS = r'.*\.(query|value|q_proj|v_proj|c_attn)'
 TRAINED_IN_FULL = ('reprogramming', 'prompt', 'bottleneck', 'head')
 
 
-def add_lora(model: LLMMDEForDepthEstimation, *, train_in_full: tuple[str, ...] = TRAINED_IN_FULL) -> PeftModel:
+def add_lora(
+    model: LLMMDEForDepthEstimation, *, train_in_full: tuple[str, ...] = TRAINED_IN_FULL
+) -> PeftModel:
     """
-    Freeze the model, put LoRA on both backbones with the ranks of its configuration, and train `train_in_full`.
+    Freeze the model, put LoRA on both backbones and train `train_in_full`.
 
-    A rank of 0 leaves that backbone frozen without LoRA. Raises ValueError when nothing would be trained.
+    The ranks are the configuration's; a rank of 0 leaves that backbone frozen without LoRA.
+    Raises ValueError when nothing would be trained.
     """
     config = model.config
     ranks = {'vision': config.lora_vision_rank}
@@ -52,7 +55,10 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
     Raises FileNotFoundError when the folder is no adapter.
     """
     folder = Path(folder)
-    if not (folder / 'adapter_config.json').is_file() or not (folder / 'adapter_model.safetensors').is_file():
+    if (
+        not (folder / 'adapter_config.json').is_file()
+        or not (folder / 'adapter_model.safetensors').is_file()
+    ):
         raise FileNotFoundError(
             f'no adapter in {folder}: expected adapter_config.json and adapter_model.safetensors'
         )

@@ -1,8 +1,9 @@
 """
-LLM-MDE (arXiv 2409.01133): metric depth from one image with a vision transformer and a language model.
+LLM-MDE (arXiv 2409.01133): metric depth from an image with a vision and a language model.
 
-Shapes: B batch, H and W pixels of the network's input, h and w its grid of patches, N = h·w image tokens,
-Dv width of the vision encoder, D width of the language model, T prompt length, V vocabulary.
+Shapes: B batch, H and W pixels of the network's input, h and w its grid of patches, N = h·w
+image tokens, Dv width of the vision encoder, D width of the language model, T prompt length, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -15,12 +16,20 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForDepthEstimation,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from llm_mde_core.config import LLMMDEConfig
-from llm_mde_core.head import DepthHead
+from llm_mde_core.head import DepthAndSpread, DepthHead
 from llm_mde_core.image import LLMMDEImageProcessor
 from llm_mde_core.language import LanguageModel
 from llm_mde_core.prompt import AdaptivePrompt, tokenize_prompt
@@ -33,9 +42,15 @@ class LLMMDEOutput(ModelOutput):
     """What the network says about a batch of images."""
 
     predicted_depth: torch.Tensor | None = None  # float32 (B, H, W), metres
-    log_spread: torch.Tensor | None = None  # float32 (B, H, W), log of the Laplace scale of log-depth
-    depth_class: torch.Tensor | None = None  # int64 (B,), index of the prompt's class word; None without language
-    class_similarity: torch.Tensor | None = None  # (B, 7), to the depth-class words; None without language
+    log_spread: torch.Tensor | None = (
+        None  # float32 (B, H, W), log of the Laplace scale of log-depth
+    )
+    depth_class: torch.Tensor | None = (
+        None  # int64 (B,), index of the prompt's class word; None without language
+    )
+    class_similarity: torch.Tensor | None = (
+        None  # (B, 7), to the depth-class words; None without language
+    )
     prompt_ids: torch.Tensor | None = None  # int64 (B, T), -1 where unused; None without language
 
 
@@ -43,8 +58,9 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
     """
     The network in its own space: tensors in, tensors out. `DepthEstimator` is the door for users.
 
-    `create` starts a new model from pretrained parts; `from_pretrained` reads a whole one. `tokenizer` is the
-    language model's, saved and loaded with the weights, needed only to read prompts back.
+    `create` starts a new model from pretrained parts; `from_pretrained` reads a whole one.
+    `tokenizer` is the language model's, saved and loaded with the weights, needed only to read
+    prompts back.
     """
 
     config_class = LLMMDEConfig
@@ -82,19 +98,23 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         **_: Any,
     ) -> LLMMDEOutput:
         """
-        Estimate the depth of images (B, 3, H, W), RGB in 0 to 1, H and W multiples of `config.patch_px`.
+        Estimate the depth of images (B, 3, H, W), RGB in 0 to 1, in whole patches.
 
         `focal_px` (B,) is the focal length in pixels of this input; None means the canonical one.
         Raises ValueError for a size that the patches do not divide.
         """
         self._check_size(pixel_values)
-        patches, levels = self.vision((pixel_values - self.image_mean) / self.image_std)  # (B, N, Dv)
+        patches, levels = self.vision(
+            (pixel_values - self.image_mean) / self.image_std
+        )  # (B, N, Dv)
         if self.config.language == 'none':
             tokens, ids, chosen, similarity = self.bottleneck(patches), None, None, None
         else:
             words = self.language.word_embeddings  # (V, D)
             reprogrammed = self.bottleneck(self.reprogramming(patches, words))  # (B, N, D)
-            prompt, ids, chosen, similarity = self.prompt(pixel_values, reprogrammed, words)  # (B, T, D)
+            prompt, ids, chosen, similarity = self.prompt(
+                pixel_values, reprogrammed, words
+            )  # (B, T, D)
             tokens = self.language(prompt, (ids >= 0).long(), reprogrammed)  # (B, N, D)
         canonical_m, log_spread = self.head(tokens, levels)  # (B, 1, 4h, 4w)
         return LLMMDEOutput(
@@ -105,8 +125,10 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
             prompt_ids=ids,
         )
 
-    def _metres(self, canonical_m: torch.Tensor, focal_px: torch.Tensor | None, *, size: torch.Size) -> torch.Tensor:
-        """Scale canonical depth to the real lens and enlarge it; planes stay planes because 1/z is interpolated."""
+    def _metres(
+        self, canonical_m: torch.Tensor, focal_px: torch.Tensor | None, *, size: torch.Size
+    ) -> torch.Tensor:
+        """Scale to the real lens and enlarge; 1/z is interpolated, so a plane stays one."""
         depth = 1.0 / _resize(1.0 / canonical_m, size)[:, 0]
         if focal_px is not None:
             depth = depth * (focal_px.to(depth) / self.config.canonical_focal_px).view(-1, 1, 1)
@@ -116,16 +138,24 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         height, width = pixels.shape[-2:]
         patch = self.config.patch_px
         if height % patch or width % patch or not height or not width:
-            raise ValueError(f'the network takes sides that are multiples of {patch} pixels, not {height} x {width}')
+            raise ValueError(
+                f'the network takes sides that are multiples of {patch} pixels, '
+                f'not {height} x {width}'
+            )
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise our own layers; the backbones of transformers initialise theirs."""
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, DepthAndSpread):
+            init.normal_(module.weight, std=0.01)
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             init.kaiming_normal_(module.weight, nonlinearity='relu')
         elif isinstance(module, nn.Linear):
             init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and module.bias is not None:
+        if (
+            isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+            and module.bias is not None
+        ):
             init.zeros_(module.bias)
 
     @classmethod
@@ -133,14 +163,16 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         cls, config: LLMMDEConfig, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> LLMMDEForDepthEstimation:
         """
-        Build a new model: backbones from their pretrained weights where the configuration names them.
+        Build a new model, backbones from pretrained weights where the configuration names any.
 
         `tokenizer` defaults to the one of `config.language_name`.
         """
         tokens = None
         if config.language != 'none':
             if tokenizer is None and not config.language_name:
-                raise ValueError('a language model needs a tokenizer: pass one, or name it in language_name')
+                raise ValueError(
+                    'a language model needs a tokenizer: pass one, or name it in language_name'
+                )
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(config.language_name)
             tokens = tokenize_prompt(tokenizer, dataset=config.prompt_dataset)
             config.prompt_layout = tokens.layout
@@ -156,19 +188,23 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """Read a model folder or hub repository: safetensors only, every name must match; the tokenizer too."""
+        """Read a model and its tokenizer; safetensors only, and every name must match."""
         wants_info = kwargs.pop('output_loading_info', False)
         model, info = super().from_pretrained(
             name, *args, use_safetensors=True, output_loading_info=True, **kwargs
         )
-        wrong = {kind: sorted(info[kind]) for kind in ('missing_keys', 'unexpected_keys') if info[kind]}
+        wrong = {
+            kind: sorted(info[kind]) for kind in ('missing_keys', 'unexpected_keys') if info[kind]
+        }
         if wrong:
             raise ValueError(f'the weights in {name} do not fit their configuration: {wrong}')
         if model.config.language != 'none':
             model.tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(kwargs))
         return (model, info) if wants_info else model
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
         """Write weights, configuration, tokenizer and preprocessing into one folder."""
         super().save_pretrained(save_directory, *args, **kwargs)
         LLMMDEImageProcessor.from_config(self.config).save_pretrained(Path(save_directory))
@@ -183,9 +219,16 @@ def _resize(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
 def _take_weights(backbone: nn.Module, name: str) -> None:
     """Copy pretrained weights; a pooler, which we drop, is all that may be left over."""
     weights = AutoModel.from_pretrained(name, use_safetensors=True).state_dict()
-    backbone.load_state_dict({key: value for key, value in weights.items() if not key.startswith('pooler.')})
+    backbone.load_state_dict(
+        {key: value for key, value in weights.items() if not key.startswith('pooler.')}
+    )
 
 
 def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
     names = ('revision', 'token', 'cache_dir', 'local_files_only')
     return {name: options[name] for name in names if name in options}
+
+
+AutoConfig.register(LLMMDEConfig.model_type, LLMMDEConfig)
+AutoModelForDepthEstimation.register(LLMMDEConfig, LLMMDEForDepthEstimation)
+AutoImageProcessor.register(LLMMDEConfig, image_processor_classes={'pil': LLMMDEImageProcessor})

@@ -1,11 +1,12 @@
 """
-Adaptive prompt (LLM-MDE): a real sentence for every image, assembled on the device without host synchronisation.
+Adaptive prompt (LLM-MDE): a real sentence for every image, without host synchronisation.
 
-The sentence is tokenised once. What changes from image to image (five numbers and the depth-class word) are slots
-of fixed length, filled from tables of token ids; unused places of a slot are masked.
+The sentence is tokenised once. What changes from image to image (five numbers and the
+depth-class word) are slots of fixed length, filled from tables of token ids; unused places of a
+slot are masked.
 
-Shapes: B batch, H and W pixels, N image tokens, D width of the language model, T prompt length, C classes,
-S places of a slot.
+Shapes: B batch, H and W pixels, N image tokens, D width of the language model, T prompt length,
+C classes, S places of a slot.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ CLASS_WORDS = tuple(DEPTH_CLASSES)
 NUMBERS = tuple(str(number) for number in range(100))
 TEMPLATE = (
     'Data: {dataset}. Task: estimate the depth of every patch in metres. '
-    'Brightness in percent: minimum {minimum} , median {median} , maximum {maximum} , contrast {contrast} . '
+    'Brightness in percent: minimum {minimum} , median {median} , maximum {maximum} , '
+    'contrast {contrast} . '
     'Patches alike: {alike} . The scene is {depth_class} .'
 )
 NUMBER_SLOTS = ('minimum', 'median', 'maximum', 'contrast', 'alike')
@@ -47,9 +49,9 @@ CLASS_TEMPERATURE = 0.1
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """The tokenised sentence: `ids` (T,) with slots of fixed length, and a table of ids for what may fill them."""
+    """The tokenised sentence, and tables of what may fill its slots."""
 
-    ids: torch.Tensor  # int64 (T,); slots hold the padding id
+    ids: torch.Tensor  # int64 (T,); slots of fixed length hold -1
     slot_starts: dict[str, int]
     numbers: torch.Tensor  # int64 (100, S), -1 where unused
     classes: torch.Tensor  # int64 (7, S'), -1 where unused
@@ -66,14 +68,19 @@ class PromptTokens:
 
 
 class AdaptivePrompt(nn.Module):
-    """Describe an image in words and choose the depth-class word by its similarity to the image."""
+    """Describe an image in words; the depth-class word is the one most similar to the image."""
+
+    ids: torch.Tensor
+    numbers: torch.Tensor
+    classes: torch.Tensor
+    order: torch.Tensor
 
     def __init__(self, config: LLMMDEConfig) -> None:
         super().__init__()
         if config.prompt_layout is None:
             raise ValueError(
-                'the configuration has no prompt_layout: build the model with LLMMDEForDepthEstimation.create, '
-                'which tokenises the prompt'
+                'the configuration has no prompt_layout: build the model with '
+                'LLMMDEForDepthEstimation.create, which tokenises the prompt'
             )
         layout = config.prompt_layout
         self.mode = config.prompt
@@ -81,10 +88,14 @@ class AdaptivePrompt(nn.Module):
         self.slot_starts: dict[str, int] = layout['slot_starts']
         dim = config.language_config.hidden_size
         self.to_words = nn.Linear(dim, dim)
-        # Persistent, so that the sentence travels with the weights and needs no tokenizer to be used.
+        # Persistent: the sentence travels with the weights and needs no tokenizer to be used.
         self.register_buffer('ids', torch.zeros(layout['length'], dtype=torch.long))
-        self.register_buffer('numbers', torch.zeros(len(NUMBERS), layout['number_length'], dtype=torch.long))
-        self.register_buffer('classes', torch.zeros(len(CLASS_WORDS), layout['class_length'], dtype=torch.long))
+        self.register_buffer(
+            'numbers', torch.zeros(len(NUMBERS), layout['number_length'], dtype=torch.long)
+        )
+        self.register_buffer(
+            'classes', torch.zeros(len(CLASS_WORDS), layout['class_length'], dtype=torch.long)
+        )
         self.register_buffer('order', torch.arange(layout['length']))
 
     def load_tokens(self, tokens: PromptTokens) -> None:
@@ -102,8 +113,9 @@ class AdaptivePrompt(nn.Module):
         """
         Describe images (B, 3, H, W), RGB in 0 to 1, whose tokens are (B, N, D).
 
-        Returns the prompt's embeddings (B, T, D), its token ids (B, T), -1 where a place is unused, the index of
-        the class word in it (B,) and the similarity to every class word (B, C).
+        Returns the prompt's embeddings (B, T, D), its token ids (B, T), -1 where a place is
+        unused, the index of the class word in it (B,) and the similarity to every class word
+        (B, C).
         """
         words = self._class_embeddings(word_embeddings)  # (C, S', D)
         similarity = self._class_similarity(tokens, words)
@@ -151,7 +163,8 @@ class AdaptivePrompt(nn.Module):
     def _class_similarity(self, tokens: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         lengths = (self.classes >= 0).sum(dim=1, keepdim=True)
         meanings = words.sum(dim=1) / lengths  # (C, D)
-        meanings = meanings - meanings.mean(dim=0)  # what the words share says nothing about the image
+        # What the words share says nothing about the image.
+        meanings = meanings - meanings.mean(dim=0)
         image = self.to_words(tokens.mean(dim=1))
         cosine = functional.normalize(image, dim=1) @ functional.normalize(meanings, dim=1).T
         return cosine / CLASS_TEMPERATURE
@@ -159,7 +172,7 @@ class AdaptivePrompt(nn.Module):
     def _let_gradient_choose(
         self, embeddings: torch.Tensor, similarity: torch.Tensor, words: torch.Tensor
     ) -> torch.Tensor:
-        """Straight-through: the chosen word goes in, the gradient reaches every word's similarity."""
+        """Straight-through: the chosen word goes in, the gradient reaches all similarities."""
         soft = torch.einsum('bc,csd->bsd', similarity.softmax(dim=1), words)
         start = self.slot_starts['depth_class']
         change = torch.zeros_like(embeddings)
@@ -169,14 +182,18 @@ class AdaptivePrompt(nn.Module):
 
 def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, *, dataset: str) -> PromptTokens:
     """
-    Tokenise the sentence and everything that can stand in its slots, each in its place in the sentence.
+    Tokenise the sentence and, in its place, everything that can stand in its slots.
 
-    Needs a fast tokenizer (one that reports character offsets). Raises ValueError for one that merges a slot's
-    text with its neighbours.
+    Needs a fast tokenizer (one that reports character offsets). Raises ValueError for one that
+    merges a slot's text with its neighbours.
     """
-    values = dict.fromkeys(NUMBER_SLOTS, str(FIXED_PERCENT)) | {'depth_class': CLASS_WORDS[FIXED_CLASS]}
+    values = dict.fromkeys(NUMBER_SLOTS, str(FIXED_PERCENT)) | {
+        'depth_class': CLASS_WORDS[FIXED_CLASS]
+    }
     number_rows = [_slot_ids(tokenizer, dataset, values, 'minimum', number) for number in NUMBERS]
-    class_rows = [_slot_ids(tokenizer, dataset, values, 'depth_class', word) for word in CLASS_WORDS]
+    class_rows = [
+        _slot_ids(tokenizer, dataset, values, 'depth_class', word) for word in CLASS_WORDS
+    ]
     numbers, classes = _table(number_rows), _table(class_rows)
 
     encoded_ids, spans = _encode(tokenizer, dataset, values)
@@ -193,11 +210,13 @@ def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, *, dataset: str) -> Prom
         else:
             ids.append(encoded_ids[position])
             position += 1
-    return PromptTokens(ids=torch.tensor(ids), slot_starts=slot_starts, numbers=numbers, classes=classes)
+    return PromptTokens(
+        ids=torch.tensor(ids), slot_starts=slot_starts, numbers=numbers, classes=classes
+    )
 
 
 def decode_prompt(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> str:
-    """Read the sentence of one image back from its token ids (T,), in which -1 is an unused place."""
+    """Read the sentence of one image back from its token ids (T,), -1 where unused."""
     return str(tokenizer.decode(ids[ids >= 0].tolist(), skip_special_tokens=True)).strip()
 
 
@@ -217,9 +236,15 @@ def _encode(
     encoded = tokenizer(text, return_offsets_mapping=True)
     spans = {}
     for slot, (start, end) in characters.items():
-        inside = [i for i, (a, b) in enumerate(encoded['offset_mapping']) if a < end and b > start]
+        # The space before a slot belongs to it: byte-level tokenizers may or may not merge it.
+        inside = [
+            i for i, (a, b) in enumerate(encoded['offset_mapping']) if a < end and b >= start
+        ]
         first, last = inside[0], inside[-1] + 1
-        if encoded['offset_mapping'][first][0] < start - 1 or encoded['offset_mapping'][last - 1][1] > end:
+        if (
+            encoded['offset_mapping'][first][0] < start - 1
+            or encoded['offset_mapping'][last - 1][1] > end
+        ):
             raise ValueError(f'the tokenizer merges {values[slot]!r} with the words beside it')
         spans[slot] = (first, last)
     return list(encoded['input_ids']), spans

@@ -1,7 +1,8 @@
 """
-Cross-modal reprogramming (LLM-MDE, after Time-LLM): image tokens rewritten in the language model's own words.
+Cross-modal reprogramming (after Time-LLM): image tokens in the language model's own words.
 
-Shapes: V vocabulary, K prototypes, D width of the language model, Dv width of the vision encoder, N image tokens.
+Shapes: V vocabulary, K prototypes, D width of the language model, Dv width of the vision
+encoder, N image tokens.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from llm_mde_core.config import LLMMDEConfig
 
 class Reprogramming(nn.Module):
     """
-    Let image tokens attend to text prototypes; queries from the image, keys *and separate values* from the text.
+    Let image tokens attend to text prototypes, which give keys and, separately, values.
 
-    The prototypes are a learnt linear map of the frozen word embeddings over the vocabulary axis. They, their keys
-    and their values do not depend on the image, so outside training they are computed once and kept until a
-    weight changes.
+    The prototypes are a learnt linear map of the frozen word embeddings over the vocabulary
+    axis. They, their keys and their values do not depend on the image, so outside training they
+    are computed once and kept until a weight changes.
     """
 
     def __init__(self, config: LLMMDEConfig) -> None:
@@ -45,7 +46,7 @@ class Reprogramming(nn.Module):
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def keys_and_values(self, word_embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keys and values of the prototypes, computed afresh only while gradients are wanted."""
+        """Return keys and values of the prototypes; afresh only while gradients are wanted."""
         if torch.is_grad_enabled():
             return self._compute(word_embeddings)
         state = self._weights_state(word_embeddings)
@@ -62,14 +63,18 @@ class Reprogramming(nn.Module):
         return self._split_heads(self.key(prototypes)), self._split_heads(self.value(prototypes))
 
     def _weights_state(self, word_embeddings: torch.Tensor) -> tuple[object, ...]:
-        """Change whenever a weight is stepped, loaded, cast, moved or the computing precision differs."""
-        weights = [word_embeddings, *(p for m in (self.to_prototypes, self.key, self.value) for p in m.parameters())]
+        """Return what changes when a weight is stepped, loaded, cast or moved."""
+        weights = [
+            word_embeddings,
+            *(p for m in (self.to_prototypes, self.key, self.value) for p in m.parameters()),
+        ]
         device = word_embeddings.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         return (precision, *((w.data_ptr(), w._version, w.dtype) for w in weights))
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        batch, count, _ = tokens.shape
+        return tokens.reshape(batch, count, self.heads, -1).transpose(1, 2)
 
 
 class Bottleneck(nn.Module):
@@ -82,4 +87,5 @@ class Bottleneck(nn.Module):
         self.up = nn.Linear(narrow_dim, dim)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Keep the shape (B, N, D)."""
         return tokens + self.up(functional.gelu(self.down(self.norm(tokens))))

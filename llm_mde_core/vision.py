@@ -1,8 +1,8 @@
 """
 Vision encoder: patch tokens on their grid and three feature levels, from any ViT of transformers.
 
-Shapes: B batch, H and W pixels of the network's input, h = H / patch and w = W / patch the grid, N = h·w tokens,
-Dv width of the encoder.
+Shapes: B batch, H and W pixels of the network's input, h = H / patch and w = W / patch the
+grid, N = h·w tokens, Dv width of the encoder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class VisionEncoder(nn.Module):
     """
     Run a ViT (ViT, DINOv2 and their kin) and drop everything that is not a patch token.
 
-    With a stem, convolutions reduce the image first and the ViT reads their last map with a patch size of 1.
+    With a stem, convolutions reduce the image first and the ViT reads their last map with a
+    patch size of 1.
     """
 
     def __init__(self, config: LLMMDEConfig) -> None:
@@ -30,8 +31,10 @@ class VisionEncoder(nn.Module):
         self.stem = ConvStem(config.stem_channels) if config.stem_channels else None
         self.backbone = AutoModel.from_config(config.vision_config)
         self.backbone.pooler = None  # its output is never used
-        # ViT wants to be told that the grid may differ from its own; DINOv2 and DINOv3 always allow it.
-        accepts_any_grid = 'interpolate_pos_encoding' in inspect.signature(self.backbone.forward).parameters
+        # ViT wants to be told that the grid may differ from its own; DINOv2 always allows it.
+        accepts_any_grid = (
+            'interpolate_pos_encoding' in inspect.signature(self.backbone.forward).parameters
+        )
         self._options = {'interpolate_pos_encoding': True} if accepts_any_grid else {}
 
         width = config.vision_config.hidden_size
@@ -43,8 +46,9 @@ class VisionEncoder(nn.Module):
         """
         Turn normalised pixels (B, 3, H, W) into patch tokens and levels.
 
-        Returns tokens (B, N, Dv) in row-major order of the grid, and three maps, fine to coarse: with a stem at
-        4, 2 and 1 times the grid, otherwise all on the grid (the head enlarges them).
+        Returns tokens (B, N, Dv) in row-major order of the grid, and three maps, fine to
+        coarse: with a stem at 4, 2 and 1 times the grid, otherwise all on the grid (the head
+        enlarges them).
         """
         rows, columns = (side // self.patch_px for side in pixels.shape[-2:])
         details = []
@@ -56,7 +60,9 @@ class VisionEncoder(nn.Module):
         # [CLS], registers … come first; the patches are the last N tokens.
         patches = output.last_hidden_state[:, -rows * columns :]  # (B, N, Dv)
         maps = [
-            tokens_to_grid(output.hidden_states[layer][:, -rows * columns :], rows=rows, columns=columns)
+            tokens_to_grid(
+                output.hidden_states[layer][:, -rows * columns :], rows=rows, columns=columns
+            )
             for layer in self.level_layers
         ]
         if self.stem is not None:
@@ -65,7 +71,7 @@ class VisionEncoder(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Halve the resolution once per stage; every stage is a strided convolution and a residual block."""
+    """Halve the resolution once per stage."""
 
     def __init__(self, channels: list[int]) -> None:
         super().__init__()
@@ -73,7 +79,9 @@ class ConvStem(nn.Module):
             raise ValueError(f'a stem needs at least three stages, got channels {channels}')
         self.stages = nn.ModuleList(
             StemStage(previous, current, residual=index > 0)
-            for index, (previous, current) in enumerate(zip([3, *channels[:-1]], channels, strict=True))
+            for index, (previous, current) in enumerate(
+                zip([3, *channels[:-1]], channels, strict=True)
+            )
         )
 
     def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
@@ -86,25 +94,30 @@ class ConvStem(nn.Module):
 
 
 class StemStage(nn.Module):
-    """Strided 3 × 3 convolution, then a residual block where the resolution is low enough to afford it."""
+    """Strided 3 × 3 convolution, then a residual block except at the costly first stage."""
 
     def __init__(self, channels_in: int, channels_out: int, *, residual: bool) -> None:
         super().__init__()
         self.down = nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1)
-        # GroupNorm, not BatchNorm: rendered and real images share batches and must not share statistics.
+        # Not BatchNorm: rendered and real images share batches and must not share statistics.
         self.norm = nn.GroupNorm(8, channels_out)
-        self.block = nn.Sequential(
-            nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1),
-            nn.GroupNorm(8, channels_out),
-            nn.ReLU(),
-            nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1),
-        ) if residual else None
+        self.block = (
+            nn.Sequential(
+                nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1),
+                nn.GroupNorm(8, channels_out),
+                nn.ReLU(),
+                nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1),
+            )
+            if residual
+            else None
+        )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Turn (B, C_in, h, w) into (B, C_out, h / 2, w / 2)."""
         features = torch.relu(self.norm(self.down(features)))
         return features if self.block is None else torch.relu(features + self.block(features))
 
 
 def tokens_to_grid(tokens: torch.Tensor, *, rows: int, columns: int) -> torch.Tensor:
     """Lay tokens (B, rows·columns, C) out as a map (B, C, rows, columns)."""
-    return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)

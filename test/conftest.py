@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llm_mde_core import LLMMDEConfig, LLMMDEForDepthEstimation
-from llm_mde_train.tokenizer import our_words
 import numpy as np
 import pytest
 from tokenizers import BertWordPieceTokenizer
 import torch
 from transformers import BertConfig, BertTokenizerFast, PreTrainedTokenizerBase, ViTConfig
+
+from llm_mde_core import LLMMDEConfig, LLMMDEForDepthEstimation
+from llm_mde_train.tokenizer import our_words
 
 torch.set_num_threads(1)
 SHARED_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
@@ -28,11 +29,19 @@ def small_config(**overrides: object) -> LLMMDEConfig:
     """Return a configuration that runs in milliseconds."""
     fields = dict(
         vision_config=ViTConfig(
-            hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48, image_size=64,
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            intermediate_size=48,
+            image_size=64,
             patch_size=16,
         ),
         language_config=BertConfig(
-            vocab_size=400, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            vocab_size=400,
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
         ),
         vision_levels=(1, 2, 3),
         num_prototypes=10,
@@ -58,7 +67,9 @@ def tiny_model(tokenizer: PreTrainedTokenizerBase) -> LLMMDEForDepthEstimation:
 
 
 @pytest.fixture(scope='session')
-def tiny_model_dir(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model_dir(
+    tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Return the folder of a small model with random weights."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp('model') / 'tiny_random'
