@@ -28,11 +28,12 @@ def use_own_domain() -> None:
     os.environ.update(
         ROS_DOMAIN_ID=str(random.randint(1, LAST_DOMAIN_ID)),
         ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
-        ROS_LOCALHOST_ONLY='1',  # the same before Iron
         FASTDDS_DEFAULT_PROFILES_FILE=profile,
     )
     if os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy'):
         os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile
+    if os.environ.get('ROS_DISTRO') == 'humble':  # knows no discovery range
+        os.environ['ROS_LOCALHOST_ONLY'] = '1'
 
 
 @contextmanager

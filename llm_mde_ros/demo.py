@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+import importlib.util
 import json
 from pathlib import Path
 import shutil
@@ -87,10 +88,11 @@ def run_demo(
             )
             Path(folder, 'bag').replace(options.out / 'bag')
         say('Comparing and drawing …')
-        report = {'bag': bag_path.name, 'model': options.model, **figures}
+        report = {'bag': bag_path.resolve().name, 'model': options.model, **figures}
         with BagReader(options.out / 'bag') as recorded:
             report['node'] = node_counters(recorded)
             report['abs_rel'] = mean_abs_rel(recorded, source, topics)
+            (options.out / 'demo.json').write_text(json.dumps(report, indent=2) + '\n')
             draw_demo(
                 options.out / 'demo.png',
                 recorded=recorded,
@@ -98,7 +100,6 @@ def run_demo(
                 topics=topics,
                 report=report,
             )
-    (options.out / 'demo.json').write_text(json.dumps(report, indent=2) + '\n')
     return report
 
 
@@ -120,17 +121,15 @@ def render_bag(path: Path, *, say: Callable[[str], None]) -> Path:
     """Render a bag of a furnished room with the training package, once."""
     if (path / 'metadata.yaml').exists():
         return path
-    say('Rendering a camera that moves through a furnished room …')
-    shutil.rmtree(path, ignore_errors=True)
-    command = [sys.executable, '-m', 'llm_mde_train.room_bag', str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if 'No module named' in done.stderr and 'llm_mde_train' in done.stderr:
+    if importlib.util.find_spec('llm_mde_train') is None:
         raise RuntimeError(
             'Without --bag the demonstration renders one with the training package, which is not '
             'installed: pip install -e training, or name a bag.'
         )
-    if done.returncode != 0:
-        raise RuntimeError(f'Rendering a bag failed:\n{done.stderr.strip()[-2000:]}')
+    say('Rendering a camera that moves through a furnished room; that takes minutes, once …')
+    command = [sys.executable, '-m', 'llm_mde_train.room_bag', str(path)]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise RuntimeError(f'Rendering {path} failed.')
     return path
 
 

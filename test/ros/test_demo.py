@@ -146,8 +146,7 @@ def test_what_is_not_ours_is_not_removed(tmp_path):
 
 
 def test_without_the_training_package_the_error_says_what_to_do(tmp_path, monkeypatch):
-    failed = subprocess.CompletedProcess([], 1, '', "No module named 'llm_mde_train'")
-    monkeypatch.setattr(demo.subprocess, 'run', lambda *_, **__: failed)
+    monkeypatch.setattr(demo.importlib.util, 'find_spec', lambda _name: None)
     with pytest.raises(RuntimeError, match='pip install -e training, or name a bag'):
         demo.render_bag(tmp_path / 'room', say=print)
 
