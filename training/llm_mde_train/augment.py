@@ -1,0 +1,83 @@
+"""What may happen to a photograph without its depth becoming wrong: window, mirror, light."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from llm_mde_train.samples import Sample
+
+SMALLEST_CROP = 0.6
+ROTATION_DEG = 2.5
+
+
+def crop_to(
+    sample: Sample, rng: np.random.Generator, *, height: int, width: int, vary: bool = True
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """
+    Cut a window of the wanted shape out of a sample and resize it.
+
+    Returns rgb uint8 (height, width, 3), depth float32 (height, width) in metres with NaN, and
+    the focal length in pixels of the result: a smaller window is a longer lens. Depth is picked,
+    never interpolated. Without `vary` the largest centred window is taken.
+    """
+    rgb, depth_m, camera = sample.rgb, sample.depth_m, sample.camera
+    if vary:
+        rgb, depth_m = _rotate(rgb, depth_m, angle_deg=rng.uniform(-ROTATION_DEG, ROTATION_DEG))
+    largest = min(camera.height / height, camera.width / width)
+    scale = largest * (rng.uniform(SMALLEST_CROP, 1.0) if vary else 1.0)
+    cut_height, cut_width = max(1, round(height * scale)), max(1, round(width * scale))
+    spare_rows, spare_columns = camera.height - cut_height, camera.width - cut_width
+    top = int(rng.integers(0, spare_rows + 1)) if vary else spare_rows // 2
+    left = int(rng.integers(0, spare_columns + 1)) if vary else spare_columns // 2
+    window = np.s_[top : top + cut_height, left : left + cut_width]
+
+    smooth = cv2.INTER_AREA if scale > 1.0 else cv2.INTER_LINEAR
+    rgb = cv2.resize(rgb[window], (width, height), interpolation=smooth)
+    # Plain INTER_NEAREST takes the corner of what a pixel covers, this its centre, as colour does.
+    depth_m = cv2.resize(depth_m[window], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    if vary and rng.random() < 0.5:
+        rgb, depth_m = rgb[:, ::-1], depth_m[:, ::-1]
+    focal_px = (camera.fx * width / cut_width + camera.fy * height / cut_height) / 2.0
+    return np.ascontiguousarray(rgb), np.ascontiguousarray(depth_m), focal_px
+
+
+def change_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change light, colour, blur, noise and compression of an image, uint8 (H, W, 3)."""
+    light = (rgb.astype(np.float32) / 255.0) ** np.float32(rng.uniform(0.8, 1.25))
+    light *= np.float32(rng.uniform(0.75, 1.25)) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
+    light = (light - light.mean()) * np.float32(rng.uniform(0.8, 1.2)) + light.mean()
+    if rng.random() < 0.1:
+        light = light.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    if rng.random() < 0.3:
+        light = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < 0.4:
+        strength = np.float32(rng.uniform(0.005, 0.03))
+        light = light + strength * rng.standard_normal(light.shape, dtype=np.float32)
+    changed = (light.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+    if rng.random() < 0.2:
+        quality = int(rng.integers(30, 90))
+        changed = cv2.imdecode(
+            cv2.imencode('.jpg', changed, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
+        )
+    return changed
+
+
+def _rotate(
+    rgb: np.ndarray, depth_m: np.ndarray, *, angle_deg: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn around the optical axis, which leaves z as it is; what comes into view is unknown."""
+    height, width = depth_m.shape
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle_deg, 1.0)
+    turned = cv2.warpAffine(
+        rgb, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
+    depth = cv2.warpAffine(
+        depth_m,
+        turn,
+        (width, height),
+        flags=cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=np.nan,
+    )
+    return turned, depth

@@ -1,0 +1,133 @@
+"""Endless batches of rendered rooms and real frames, made in worker processes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+import itertools
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from llm_mde_train.augment import change_light, crop_to
+from llm_mde_train.rooms import render_rooms
+from llm_mde_train.samples import Sample
+
+# What cameras send, as (height, width) over the long side: 4:3 most often, 16:9, square, upright.
+SHAPES = ((3, 4), (3, 4), (3, 4), (9, 16), (1, 1), (4, 3))
+RENDERED_SIZE = (240, 320)
+FIRST_POOL_SIZE = 16
+POOL_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (B, H, W, 3) uint8, depth (B, H, W) metres with NaN, focal lengths (B,) in pixels."""
+
+    rgb: torch.Tensor
+    depth_m: torch.Tensor
+    focal_px: torch.Tensor
+
+
+class MixedBatches(IterableDataset):
+    """
+    Yield batches of one random shape each, `real_fraction` of the images real, others rendered.
+
+    A rendered room is used about `reuse` times, differently cropped and lit, because rendering
+    costs more than training on it. The first `first_steps` batches have a long side of
+    `first_image_size`: the focal length shrinks with the image, so the metres stay right and
+    early steps cost less. The same seed and number of workers give the same batches.
+    """
+
+    def __init__(
+        self,
+        real: list[Sample],
+        *,
+        seed: int,
+        batch_size: int,
+        image_size: int,
+        patch_px: int,
+        real_fraction: float,
+        reuse: int,
+        first_image_size: int,
+        first_steps: int,
+    ) -> None:
+        super().__init__()
+        self.real = real
+        self.seed = seed
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.patch_px = patch_px
+        self.real_fraction = real_fraction if real else 0.0
+        self.reuse = reuse
+        self.first_image_size = first_image_size
+        self.first_steps = first_steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        if worker:
+            cv2.setNumThreads(0)  # its threads do not survive the fork
+        rng = np.random.default_rng((self.seed, number))
+        fresh = self._rooms_per_batch()
+        pool: deque[Sample] = deque(maxlen=POOL_SIZE)
+        pool.extend(rendered_samples(int(rng.integers(2**31)), FIRST_POOL_SIZE if fresh else 0))
+        for step in itertools.count(number, workers):  # workers take turns
+            pool.extend(rendered_samples(int(rng.integers(2**31)), fresh))
+            long_side = self.first_image_size if step < self.first_steps else self.image_size
+            height, width = self._shape(rng, long_side)
+            yield collate(
+                [self._draw(rng, pool, height=height, width=width) for _ in range(self.batch_size)]
+            )
+
+    def _rooms_per_batch(self) -> int:
+        if self.real_fraction == 1.0:
+            return 0
+        return max(1, round(self.batch_size * (1.0 - self.real_fraction) / self.reuse))
+
+    def _shape(self, rng: np.random.Generator, long_side: int) -> tuple[int, int]:
+        rows, columns = SHAPES[rng.integers(len(SHAPES))]
+        unit = long_side / max(rows, columns)
+        height, width = (
+            max(1, round(side * unit / self.patch_px)) * self.patch_px for side in (rows, columns)
+        )
+        return height, width
+
+    def _draw(
+        self, rng: np.random.Generator, pool: deque[Sample], *, height: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        source = self.real if rng.random() < self.real_fraction else pool
+        sample = source[rng.integers(len(source))]
+        rgb, depth_m, focal_px = crop_to(sample, rng, height=height, width=width)
+        return (
+            change_light(rgb, rng),
+            np.where(depth_m <= sample.max_depth_m, depth_m, np.nan),
+            focal_px,
+        )
+
+
+def rendered_samples(seed: int, count: int) -> list[Sample]:
+    """Render `count` rooms."""
+    if not count:
+        return []
+    height, width = RENDERED_SIZE
+    rooms = render_rooms(seed=seed, batch=count, height=height, width=width)
+    return [
+        Sample(rgb=rgb, depth_m=depth_m, camera=camera, scene='rendered')
+        for rgb, depth_m, camera in zip(
+            rooms.rgb.numpy(), rooms.depth_m.numpy(), rooms.cameras, strict=True
+        )
+    ]
+
+
+def collate(images: list[tuple[np.ndarray, np.ndarray, float]]) -> Batch:
+    """Stack (rgb, depth, focal length) of images of one size."""
+    rgb, depth_m, focal_px = zip(*images, strict=True)
+    return Batch(
+        rgb=torch.from_numpy(np.stack(rgb)),
+        depth_m=torch.from_numpy(np.stack(depth_m)),
+        focal_px=torch.tensor(focal_px, dtype=torch.float32),
+    )

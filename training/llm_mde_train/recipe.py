@@ -1,0 +1,77 @@
+"""Everything that decides what a training run does, in one YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TRAIN_CHOICES = ('all', 'lora')
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    What a training run starts from, sees and does; ValueError for a value that cannot work.
+
+    `train: lora` freezes the backbones, puts LoRA on them and trains the parts between them in
+    full; what is saved is a plain model with the factors folded in.
+    """
+
+    preset: str = 'tiny'
+    start_from: str = ''  # bundled name or model folder; empty starts from the preset
+    train: str = 'all'  # or 'lora'
+    index: str = ''  # index.csv of real frames; empty trains on rendered rooms alone
+    sets: list[str] = field(default_factory=list)  # those of the index to learn from
+    real_fraction: float = 0.3
+    reuse: int = 3
+    steps: int = 2000
+    first_image_size: int = 192  # early steps see smaller images, which cost less
+    first_steps: int = 0
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-5
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    ema_decay: float = 0.995
+    validate_every: int = 250
+    validation_rooms: int = 48
+    workers: int = 1
+    seed: int = 0
+    training_data: str = ''
+    weights_license: str = 'Apache-2.0'
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            default = spec.default_factory() if spec.default is MISSING else spec.default
+            _check_type(spec.name, getattr(self, spec.name), type(default))
+        if self.train not in TRAIN_CHOICES:
+            raise ValueError(f'train must be one of {TRAIN_CHOICES}, not {self.train!r}')
+        if not 0.0 <= self.real_fraction <= 1.0:
+            raise ValueError(f'real_fraction must lie in 0 to 1, not {self.real_fraction}')
+        for name in ('reuse', 'steps', 'batch_size', 'validate_every'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read a YAML recipe; ValueError names an unknown key and the known one nearest to it."""
+        values = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+        known = [spec.name for spec in fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f'did you mean {near[0]!r}?' if near else f'known are {", ".join(known)}'
+                raise ValueError(f'{path} has an unknown key {key!r}: {hint}')
+        return cls(**values)
+
+
+def _check_type(name: str, value: Any, wanted: type) -> None:
+    if isinstance(value, wanted) or (wanted is float and isinstance(value, int)):
+        return
+    hint = ' (YAML reads 1e-3 as text: write 1.0e-3)' if wanted is float else ''
+    raise ValueError(f'{name} must be {wanted.__name__}, not {value!r}{hint}')
