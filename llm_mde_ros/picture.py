@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from llm_mde_core.geometry import back_project
 from llm_mde_ros.bags import BagReader, CameraTopics, to_depth, to_rgb
-from llm_mde_ros.conversions import cloud_to_points
+from llm_mde_ros.conversions import camera_from_info, cloud_to_points
 from llm_mde_ros.true_depth import true_depth_at
 
 BACKGROUND, PANEL, TEXT, FAINT = '#0f141b', '#161d27', '#e6edf3', '#8b98a8'
-CAMERA = '#ffb454'
+CAMERA, TRUTH = '#ffb454', '#6b7888'
 DEPTH_COLOURS = 'turbo_r'  # near is warm, as in depth/preview
 SIZE_IN, DPI = (12.8, 8.0), 125
 MAX_POINTS = 80_000
@@ -28,6 +29,7 @@ class DemoFrame:
     true_depth_m: np.ndarray | None  # the same
     points: np.ndarray  # float32 (N, 3): x right, y down, z forward, metres
     colours: np.ndarray | None  # uint8 (N, 3) RGB
+    true_points: np.ndarray  # as points, of the true depth; (0, 3) when unknown
 
 
 def draw_demo(
@@ -55,20 +57,27 @@ def read_middle_frame(
     """Read the frame in the middle of those that have depth and a cloud."""
     stamps = {
         name: {message.stamp_ns for message in recorded.messages([name])}
-        for name in ('/depth/image', '/points')
+        for name in ('/depth/image', '/depth/camera_info', '/points')
     }
-    complete = sorted(stamps['/depth/image'] & stamps['/points'])
+    complete = sorted(set.intersection(*stamps.values()))
     if not complete:
         raise RuntimeError('The node published no frame with both depth and points.')
     stamp_ns = complete[len(complete) // 2]
     points, colours = cloud_to_points(_message_at(recorded, '/points', stamp_ns))
     known = np.isfinite(points).all(axis=-1)
+    true_depth_m = true_depth_at(source, topics.depth, stamp_ns) if topics.depth else None
+    true_points = np.zeros((0, 3), np.float32)
+    if true_depth_m is not None:
+        camera = camera_from_info(_message_at(recorded, '/depth/camera_info', stamp_ns))
+        true_points = back_project(true_depth_m, camera)
+        true_points = true_points[np.isfinite(true_points).all(axis=-1)]
     return DemoFrame(
         rgb=to_rgb(_message_at(source, topics.image, stamp_ns)),
         depth_m=to_depth(_message_at(recorded, '/depth/image', stamp_ns)),
-        true_depth_m=true_depth_at(source, topics.depth, stamp_ns) if topics.depth else None,
+        true_depth_m=true_depth_m,
         points=points[known],
         colours=None if colours is None else colours[known],
+        true_points=true_points,
     )
 
 
@@ -96,12 +105,13 @@ def _draw_images(figure: Any, frame: DemoFrame) -> None:
     depths = {'depth, as published': frame.depth_m}
     if frame.true_depth_m is not None:
         depths['true depth'] = frame.true_depth_m
+    *_, scale_m = depths.values()  # the truth says what there is to see
     panels = len(depths) + 1
     grid = figure.add_gridspec(
-        1, panels, left=0.025, right=0.935, bottom=0.5, top=0.9, wspace=0.04
+        1, panels, left=0.025, right=0.925, bottom=0.5, top=0.9, wspace=0.04
     )
     _image_axes(figure, grid[0], 'colour').imshow(frame.rgb)
-    known = np.concatenate([d[np.isfinite(d)] for d in depths.values()])
+    known = scale_m[np.isfinite(scale_m)]
     far_m = np.ceil(np.percentile(known, 99) * 2) / 2 if known.size else 1.0
     for place, (name, depth_m) in enumerate(depths.items(), start=1):
         axes = _image_axes(figure, grid[place], name)
@@ -124,31 +134,47 @@ def _image_axes(figure: Any, place: Any, name: str) -> Any:
 
 def _draw_clouds(figure: Any, frame: DemoFrame) -> None:
     grid = figure.add_gridspec(1, 2, left=0.06, right=0.975, bottom=0.075, top=0.44, wspace=0.13)
-    step = max(1, len(frame.points) // MAX_POINTS)
-    right_m, down_m, forward_m = frame.points[::step].T
-    views = (
-        # seen from the right of the camera, and from the ceiling: nearer points are drawn last
-        ('cloud from the side', -down_m, 'height over the camera [m]', np.argsort(right_m)),
-        ('cloud from above', -right_m, 'to the left [m]', np.argsort(-down_m)),
-    )
-    for place, (name, across_m, label, order) in enumerate(views):
-        axes = figure.add_subplot(grid[place], facecolor=PANEL)
-        axes.set_title(name, color=TEXT, fontsize=11, loc='left', pad=6)
+    points, colours = _thinned(frame.points), FAINT
+    if frame.colours is not None:
+        colours = _thinned(frame.colours) / 255.0
+    true_points = _thinned(frame.true_points)
+    note = ' · grey: true depth' if len(true_points) else ''
+    # Seen from the right of the camera, and from the ceiling: nearer points are drawn last.
+    for place, name, label, across, order in (
+        (
+            grid[0],
+            'cloud from the side',
+            'height over the camera [m]',
+            1,
+            np.argsort(points[:, 0]),
+        ),
+        (grid[1], 'cloud from above', 'to the left [m]', 0, np.argsort(-points[:, 1])),
+    ):
+        axes = figure.add_subplot(place, facecolor=PANEL)
+        axes.set_title(f'{name}{note}', color=TEXT, fontsize=11, loc='left', pad=6)
         axes.scatter(
-            forward_m[order],
-            across_m[order],
-            c=FAINT if frame.colours is None else frame.colours[::step][order] / 255.0,
+            true_points[:, 2], -true_points[:, across], c=TRUTH, s=0.6, linewidths=0, alpha=0.5
+        )
+        axes.scatter(
+            points[order, 2],
+            -points[order, across],
+            c=colours if isinstance(colours, str) else colours[order],
             s=min(6.0, 120_000 / max(1, len(order))),
             linewidths=0,
         )
         axes.plot(0.0, 0.0, marker='>', color=CAMERA, markersize=9)
         axes.set_xlabel('forward [m]', color=FAINT)
         axes.set_ylabel(label, color=FAINT)
-        _limit(axes, forward_m, across_m)
+        both = np.concatenate([points, true_points])
+        _limit(axes, both[:, 2], -both[:, across])
         axes.grid(color='#2a3442', linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(colors=FAINT)
         axes.spines[:].set_visible(False)
+
+
+def _thinned(rows: np.ndarray) -> np.ndarray:
+    return rows[:: max(1, len(rows) // MAX_POINTS)]
 
 
 def _limit(axes: Any, x_m: np.ndarray, y_m: np.ndarray) -> None:

@@ -5,6 +5,7 @@ import pytest
 from llm_mde_ros.picture import DemoFrame, draw_frame
 
 pytest.importorskip('matplotlib')
+NOTHING = np.zeros((0, 3), np.float32)
 
 
 @pytest.mark.parametrize('with_truth', [True, False])
@@ -13,7 +14,7 @@ def test_the_picture_shows_colour_and_depth_on_one_scale(tmp_path, with_truth):
     rgb = np.zeros((48, 64, 3), np.uint8)
     rgb[:] = (255, 0, 255)
     points = np.random.default_rng(0).uniform(-1, 3, (500, 3)).astype(np.float32)
-    frame = DemoFrame(rgb, depth_m, depth_m if with_truth else None, points, None)
+    frame = DemoFrame(rgb, depth_m, depth_m if with_truth else None, points, None, points[:100])
     draw_frame(tmp_path / 'demo.png', frame, title='a bag', subtitle='1 image in')
     picture = cv2.imread(str(tmp_path / 'demo.png'))
     height, width = picture.shape[:2]
@@ -30,6 +31,6 @@ def test_the_picture_shows_colour_and_depth_on_one_scale(tmp_path, with_truth):
 
 def test_a_frame_without_any_depth_can_be_drawn(tmp_path):
     unknown = np.full((8, 8), np.nan, np.float32)
-    frame = DemoFrame(np.zeros((8, 8, 3), np.uint8), unknown, None, np.zeros((0, 3)), None)
+    frame = DemoFrame(np.zeros((8, 8, 3), np.uint8), unknown, None, NOTHING, None, NOTHING)
     draw_frame(tmp_path / 'demo.png', frame, title='dark', subtitle='')
     assert (tmp_path / 'demo.png').stat().st_size > 0
