@@ -1,0 +1,71 @@
+"""Judging an estimator and a constant, the whole way from samples to averages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import nan
+
+import numpy as np
+import pytest
+
+from llm_mde_core import Camera, DepthEstimator
+from llm_mde_train.evaluate import evaluate, evaluate_constant, median_depth_m
+from llm_mde_train.samples import Sample
+
+
+@pytest.fixture
+def estimator(tiny_model) -> DepthEstimator:
+    return DepthEstimator(tiny_model, device='cpu')
+
+
+@pytest.fixture
+def perfect(estimator, rgb) -> Sample:
+    """Return a sample whose truth is what the estimator says."""
+    camera = Camera.from_hfov(width=64, height=48, hfov_deg=60.0)
+    depth_m = estimator.infer(rgb, camera).depth_m
+    return Sample(rgb=rgb, depth_m=depth_m, camera=camera, scene='a')
+
+
+def test_estimator_that_says_the_truth_has_no_error(estimator, perfect):
+    found = evaluate(estimator, [perfect])
+    assert found['a'] == found['mean'] == {'abs_rel': 0.0, 'rmse': 0.0, 'delta1': 1.0}
+
+
+def test_estimator_that_says_half_is_half_wrong_and_scenes_count_alike(estimator, perfect):
+    doubled = replace(perfect, depth_m=2 * perfect.depth_m, scene='b', max_depth_m=100.0)
+    found = evaluate(estimator, [perfect, doubled, doubled])
+    assert found['b']['abs_rel'] == pytest.approx(0.5, rel=1e-5)
+    assert found['b']['delta1'] == 0.0
+    assert found['b']['rmse'] == pytest.approx(
+        np.sqrt(np.mean(np.square(perfect.depth_m))), rel=1e-4
+    )
+    assert found['mean']['abs_rel'] == pytest.approx(0.25, rel=1e-5)
+
+
+def plain(depth_m: list[float], scene: str) -> Sample:
+    depths = np.array([depth_m], np.float32)
+    camera = Camera.from_hfov(width=depths.shape[1], height=1, hfov_deg=60.0)
+    rgb = np.zeros((*depths.shape, 3), np.uint8)
+    return Sample(rgb=rgb, depth_m=depths, camera=camera, scene=scene, max_depth_m=5.0)
+
+
+def test_constant_by_hand():
+    samples = [plain([1.0, 4.0, nan, 6.0], 'a'), plain([2.0, 2.0, nan, nan], 'b')]
+    found = evaluate_constant(2.0, samples)
+    assert found['a']['abs_rel'] == pytest.approx((1.0 + 0.5) / 2)
+    assert found['b']['abs_rel'] == 0.0
+    assert found['mean']['abs_rel'] == pytest.approx(0.375)
+
+
+def test_frames_without_known_depth_are_left_out(estimator, perfect):
+    blind = replace(perfect, depth_m=np.full_like(perfect.depth_m, nan), scene='b')
+    assert set(evaluate(estimator, [perfect, blind])) == {'a', 'mean'}
+    with pytest.raises(ValueError, match='no frame with known depth'):
+        evaluate(estimator, [blind])
+
+
+def test_median_is_of_all_known_depths_in_range():
+    samples = [plain([1.0, 2.0, nan, 9.0], 'a'), plain([4.0, 0.0, nan, nan], 'b')]
+    assert median_depth_m(samples) == 2.0
+    with pytest.raises(ValueError, match='no frame with known depth'):
+        median_depth_m([plain([nan, 9.0], 'a')])

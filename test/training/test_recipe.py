@@ -1,0 +1,60 @@
+"""Recipes: read from YAML, checked before anything is spent on them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llm_mde_train.recipe import Recipe
+
+RECIPES = Path(__file__).resolve().parents[2] / 'training' / 'recipes'
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / 'recipe.yaml'
+    path.write_text(text, encoding='utf-8')
+    return path
+
+
+def test_what_the_file_says_and_defaults_for_the_rest(tmp_path):
+    recipe = Recipe.read(written(tmp_path, 'steps: 7\nsets: [a, b]\nlearning_rate: 1\n'))
+    assert recipe == Recipe(steps=7, sets=['a', 'b'], learning_rate=1)
+    assert Recipe.read(written(tmp_path, '')) == Recipe()
+
+
+def test_a_recipe_survives_the_file(tmp_path):
+    recipe = Recipe(train='lora', sets=['a'], steps=3)
+    assert Recipe.read(written(tmp_path, yaml.safe_dump(asdict(recipe)))) == recipe
+
+
+@pytest.mark.parametrize('path', sorted(RECIPES.glob('*.yaml')), ids=lambda path: path.name)
+def test_recipes_that_come_with_the_package_are_valid(path):
+    assert Recipe.read(path).training_data
+
+
+def test_unknown_key_names_the_nearest_known(tmp_path):
+    path = written(tmp_path, 'step: 7\n')
+    with pytest.raises(ValueError, match="unknown key 'step': did you mean 'steps'"):
+        Recipe.read(path)
+    with pytest.raises(ValueError, match="unknown key 'zzz': known are preset, start_from"):
+        Recipe.read(written(tmp_path, 'zzz: 7\n'))
+
+
+@pytest.mark.parametrize(
+    ('text', 'sentence'),
+    [
+        ('learning_rate: 1e-3', "learning_rate must be float, not '1e-3'.*write 1.0e-3"),
+        ('steps: many', "steps must be int, not 'many'"),
+        ('steps: 1.5', 'steps must be int, not 1.5'),
+        ('sets: tum', "sets must be list, not 'tum'"),
+        ('steps: 0', 'steps must be at least 1, not 0'),
+        ('real_fraction: 1.5', 'real_fraction must lie in 0 to 1, not 1.5'),
+        ('train: head', "train must be one of .*'lora'.*, not 'head'"),
+    ],
+)
+def test_a_value_that_cannot_work_is_named(text, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        Recipe.read(written(tmp_path, text))
