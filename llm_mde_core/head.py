@@ -41,6 +41,7 @@ class DepthHead(nn.Module):
         )
         self.blocks = nn.ModuleList(ResidualBlock(dim) for _ in level_channels)
         self.out = nn.Sequential(
+            nn.GroupNorm(8, dim),
             nn.Conv2d(dim, dim // 2, kernel_size=3, padding=1),
             nn.ReLU(),
             DepthAndSpread(dim // 2, 2, kernel_size=1),
@@ -75,12 +76,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.norm = nn.GroupNorm(8, dim)
         self.first = nn.Conv2d(dim, dim, kernel_size=3, padding=1)
         self.second = nn.Conv2d(dim, dim, kernel_size=3, padding=1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Keep the shape (B, C, h, w)."""
-        return features + self.second(torch.relu(self.first(torch.relu(features))))
+        return features + self.second(torch.relu(self.first(torch.relu(self.norm(features)))))
 
 
 def _double(features: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from llm_mde_core.config import LLMMDEConfig
-from llm_mde_core.head import DepthAndSpread, DepthHead
+from llm_mde_core.head import DepthAndSpread, DepthHead, ResidualBlock
 from llm_mde_core.image import LLMMDEImageProcessor
 from llm_mde_core.language import LanguageModel
 from llm_mde_core.prompt import AdaptivePrompt, tokenize_prompt
@@ -151,7 +151,11 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             init.kaiming_normal_(module.weight, nonlinearity='relu')
         elif isinstance(module, nn.Linear):
-            init.normal_(module.weight, std=0.02)
+            init.normal_(module.weight, std=module.in_features**-0.5)
+        elif isinstance(module, ResidualBlock):
+            init.zeros_(
+                module.second.weight
+            )  # starts as its shortcut, so that depth adds no noise
         if (
             isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
             and module.bias is not None

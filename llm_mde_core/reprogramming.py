@@ -29,6 +29,9 @@ class Reprogramming(nn.Module):
         inner = config.reprogramming_heads * config.reprogramming_head_dim
         language_dim = config.language_config.hidden_size
         self.to_prototypes = nn.Linear(config.language_config.vocab_size, config.num_prototypes)
+        self.norm = nn.LayerNorm(
+            language_dim
+        )  # word embeddings are small; attention needs contrast
         self.query = nn.Linear(config.vision_config.hidden_size, inner)
         self.key = nn.Linear(language_dim, inner)
         self.value = nn.Linear(language_dim, inner)
@@ -59,14 +62,18 @@ class Reprogramming(nn.Module):
         return self.to_prototypes(word_embeddings.T).T
 
     def _compute(self, word_embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        prototypes = self.prototypes(word_embeddings)[None]
+        prototypes = self.norm(self.prototypes(word_embeddings))[None]
         return self._split_heads(self.key(prototypes)), self._split_heads(self.value(prototypes))
 
     def _weights_state(self, word_embeddings: torch.Tensor) -> tuple[object, ...]:
         """Return what changes when a weight is stepped, loaded, cast or moved."""
         weights = [
             word_embeddings,
-            *(p for m in (self.to_prototypes, self.key, self.value) for p in m.parameters()),
+            *(
+                p
+                for m in (self.to_prototypes, self.norm, self.key, self.value)
+                for p in m.parameters()
+            ),
         ]
         device = word_embeddings.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

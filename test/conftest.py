@@ -1,4 +1,4 @@
-"""Small real models and images for every test: random weights, the real architecture, no network."""
+"""Small real models and images for every test: random weights, the real architecture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network: the authors' fifteen defects stay absent, every backbone family and ablation runs."""
+"""The network: the original's defects stay absent; every backbone and ablation runs."""
 
 from __future__ import annotations
 

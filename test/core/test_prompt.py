@@ -1,4 +1,4 @@
-"""The adaptive prompt: a real sentence per image, informative, learnable, readable, free of host traffic."""
+"""The adaptive prompt: a real sentence per image, informative, learnable and readable."""
 
 from __future__ import annotations
 
@@ -140,8 +140,9 @@ def test_slots_hold_what_the_tokenizer_itself_would_say(
             row = tokens.classes[word] if slot == 'depth_class' else tokens.numbers[number]
             ids[start : start + len(row)] = row
         text = (
-            'Data: a test. Task: estimate the depth of every patch in metres. Brightness in percent: '
-            f'minimum {number} , median {number} , maximum {number} , contrast {number} . Patches alike: {number} . '
+            'Data: a test. Task: estimate the depth of every patch in metres. '
+            f'Brightness in percent: minimum {number} , median {number} , maximum {number} , '
+            f'contrast {number} . Patches alike: {number} . '
             f'The scene is {CLASS_WORDS[word]} .'
         )
         assert ids[ids >= 0].tolist() == tokenizer(text)['input_ids']

@@ -38,9 +38,8 @@ def count_prototypes(reprogramming: Reprogramming, monkeypatch: pytest.MonkeyPat
 def test_it_is_multi_head_attention_over_prototypes(
     reprogramming: Reprogramming, words: torch.Tensor, patches: torch.Tensor
 ) -> None:
-    prototypes = functional.linear(
-        words.T, reprogramming.to_prototypes.weight, reprogramming.to_prototypes.bias
-    ).T
+    weight, bias = reprogramming.to_prototypes.weight, reprogramming.to_prototypes.bias
+    prototypes = reprogramming.norm((weight @ words) + bias[:, None])
     expected, _ = functional.multi_head_attention_forward(
         *(
             reprogramming.query(patches).transpose(0, 1),

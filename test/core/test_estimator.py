@@ -1,0 +1,153 @@
+"""The door for users: any size, metres on the image's grid, clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Laplace
+
+from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation
+from llm_mde_core.estimator import choose_device, choose_precision, confidence_of
+
+
+@pytest.fixture(scope='module')
+def estimator(tiny_model_dir: Path) -> DepthEstimator:
+    return DepthEstimator.from_pretrained(tiny_model_dir, device='cpu')
+
+
+def camera_of(image: np.ndarray, hfov_deg: float = 60.0) -> Camera:
+    return Camera.from_hfov(width=image.shape[1], height=image.shape[0], hfov_deg=hfov_deg)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(48, 64), (37, 91), (200, 120), (5, 7)])
+def test_outputs_are_on_the_grid_of_the_image(
+    estimator: DepthEstimator, height: int, width: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    prediction = estimator.infer(image, camera_of(image))
+    for output in (prediction.depth_m, prediction.confidence):
+        assert output.shape == (height, width)
+        assert output.dtype == np.float32
+    config = estimator.model.config
+    assert np.nanmax(prediction.depth_m) <= config.max_depth_m * (1 + 1e-5)
+    assert (prediction.depth_m > 0).all()
+    assert ((prediction.confidence >= 0) & (prediction.confidence <= 1)).all()
+    assert prediction.prompt.endswith(f'the scene is {prediction.depth_class}.')
+    assert set(prediction.stage_s) == {'preprocess', 'network', 'postprocess'}
+
+
+def test_another_lens_gives_other_metres(estimator: DepthEstimator, rgb: np.ndarray) -> None:
+    """Defect 14: same pixels, twice the focal length, twice the distance."""
+    near = Camera(width=64, height=48, fx=20.0, fy=20.0, cx=31.5, cy=23.5)
+    far = Camera(width=64, height=48, fx=40.0, fy=40.0, cx=31.5, cy=23.5)
+    near_m, far_m = (estimator.infer(rgb, camera).depth_m for camera in (near, far))
+    unbounded = far_m < estimator.model.config.max_depth_m * 0.99
+    assert unbounded.mean() > 0.5
+    np.testing.assert_allclose(far_m[unbounded], 2.0 * near_m[unbounded], rtol=1e-3)
+
+
+def test_resolution_alone_changes_no_metres(estimator: DepthEstimator, rgb: np.ndarray) -> None:
+    """The same view with twice the pixels has twice the focal length and the same depth."""
+    large = np.repeat(np.repeat(rgb, 2, axis=0), 2, axis=1)
+    small_camera = camera_of(rgb)
+    large_camera = small_camera.resized(width=128, height=96)
+    small = estimator.infer(rgb, small_camera).depth_m
+    enlarged = estimator.infer(large, large_camera).depth_m
+    np.testing.assert_allclose(
+        np.median(enlarged / np.repeat(np.repeat(small, 2, 0), 2, 1)), 1.0, atol=0.02
+    )
+
+
+def test_read_only_and_mirrored_images_are_taken(
+    estimator: DepthEstimator, rgb: np.ndarray
+) -> None:
+    expected = estimator.infer(rgb, camera).depth_m
+    frozen = rgb.copy()
+    frozen.setflags(write=False)
+    np.testing.assert_array_equal(estimator.infer(frozen, camera).depth_m, expected)
+    twice_mirrored = np.ascontiguousarray(rgb[:, ::-1])[:, ::-1]
+    np.testing.assert_array_equal(estimator.infer(twice_mirrored, camera).depth_m, expected)
+
+
+@pytest.mark.parametrize(
+    ('image', 'message'),
+    [
+        (np.zeros((48, 64), np.uint8), r'uint8 \(H, W, 3\) RGB, got uint8 \(48, 64\)'),
+        (np.zeros((48, 64, 3), np.float32), 'got float32'),
+        (np.zeros((48, 65, 3), np.uint8), 'image is 65 x 48 but the camera is 64 x 48'),
+    ],
+)
+def test_images_of_another_kind_are_refused(
+    estimator: DepthEstimator, image: np.ndarray, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        estimator.infer(image, Camera.from_hfov(width=64, height=48, hfov_deg=60.0))
+
+
+def test_confidence_is_the_probability_of_a_small_error() -> None:
+    for spread in (0.05, 0.3, 2.0):
+        laplace = Laplace(0.0, spread)
+        limit = torch.tensor(1.25).log()
+        expected = float(laplace.cdf(limit) - laplace.cdf(-limit))
+        assert float(confidence_of(torch.tensor(spread).log())) == pytest.approx(
+            expected, abs=1e-6
+        )
+
+
+def test_reduced_precision_stays_close(
+    tiny_model_dir: Path, estimator: DepthEstimator, rgb: np.ndarray
+) -> None:
+    reduced = DepthEstimator.from_pretrained(tiny_model_dir, device='cpu', precision='bf16')
+    exact_m = estimator.infer(rgb, camera_of(rgb)).depth_m
+    reduced_m = reduced.infer(rgb, camera_of(rgb)).depth_m
+    assert reduced_m.dtype == np.float32
+    assert not np.array_equal(reduced_m, exact_m)
+    np.testing.assert_allclose(reduced_m, exact_m, rtol=0.1)
+
+
+def test_a_missing_model_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"no model 'nowhere'.*bundled name.*allow_download"
+    ):
+        DepthEstimator.from_pretrained('nowhere')
+    with pytest.raises(FileNotFoundError, match=r'config\.json'):
+        DepthEstimator.from_pretrained(tmp_path)
+
+
+def test_only_safetensors_are_read(tiny_model_dir: Path, tmp_path: Path) -> None:
+    model = LLMMDEForDepthEstimation.from_pretrained(tiny_model_dir)
+    model.save_pretrained(tmp_path)
+    (tmp_path / 'model.safetensors').unlink()
+    torch.save(model.state_dict(), tmp_path / 'pytorch_model.bin')
+    with pytest.raises(OSError, match='safetensors'):
+        DepthEstimator.from_pretrained(tmp_path, device='cpu')
+
+
+def test_devices_and_precisions() -> None:
+    cpu = torch.device('cpu')
+    assert choose_device('cpu') == cpu
+    assert choose_precision('auto', cpu) == 'fp32'
+    with pytest.raises(ValueError, match="'tpu'"):
+        choose_device('tpu')
+    with pytest.raises(ValueError, match="'fp8'"):
+        choose_precision('fp8', cpu)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match='no CUDA device'):
+            choose_device('cuda')
+
+
+def test_info_counts_every_parameter(estimator: DepthEstimator) -> None:
+    info = estimator.info()
+    assert info['parameters_total'] == sum(p.numel() for p in estimator.model.parameters())
+    assert set(info['parameters']) == {
+        'vision',
+        'reprogramming',
+        'prompt',
+        'language',
+        'bottleneck',
+        'head',
+    }
+    assert (info['vision'], info['language']) == ('vit', 'bert')

@@ -1,0 +1,125 @@
+"""LoRA through peft: only its factors and our parts train, folding it in changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import small_config
+from peft import PeftModel
+import pytest
+import torch
+from transformers import Dinov2Config, GPT2Config, PreTrainedTokenizerBase, Qwen2Config
+
+from llm_mde_core import LLMMDEForDepthEstimation, add_lora, load_adapter
+from llm_mde_core.lora import TRAINED_IN_FULL
+
+SIZES = {'hidden_size': 32, 'num_hidden_layers': 3, 'num_attention_heads': 2}
+FAMILIES = {
+    'vit-bert': {},
+    'dinov2-gpt2': {
+        'vision_config': Dinov2Config(**SIZES, image_size=64, patch_size=16),
+        'language_config': GPT2Config(vocab_size=400, n_embd=24, n_layer=2, n_head=2),
+    },
+    'vit-qwen2': {
+        'language_config': Qwen2Config(
+            vocab_size=400,
+            hidden_size=24,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    },
+}
+
+
+def images() -> torch.Tensor:
+    return torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1))
+
+
+def train_a_little(model: PeftModel) -> None:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.1)
+    model.train()
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(pixel_values=images()).predicted_depth.log().square().mean().backward()
+        optimizer.step()
+    model.eval()
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_only_lora_and_our_parts_train(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, family: str
+) -> None:
+    """Defect 5: q, k and v of the language model replaced by random ones and trained in full."""
+    torch.manual_seed(0)
+    base = LLMMDEForDepthEstimation.create(small_config(**FAMILIES[family]), tokenizer).eval()
+    untouched = base(images()).predicted_depth.detach()
+    base.save_pretrained(tmp_path / 'base')
+    model = add_lora(base).eval()
+    torch.testing.assert_close(
+        model(pixel_values=images()).predicted_depth, untouched
+    )  # LoRA starts at 0
+
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    train_a_little(model)
+    changed = {
+        name for name, p in model.named_parameters() if not torch.equal(p.detach(), before[name])
+    }
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert not changed & frozen
+    assert any('vision' in name and 'lora_B' in name for name in changed)
+    assert any('language' in name and 'lora_B' in name for name in changed)
+    for name in changed:
+        assert 'lora_' in name or any(f'.{part}.' in name for part in TRAINED_IN_FULL), name
+
+    # Saved as a peft folder, loaded onto the base, folded in: the same output (defect 6).
+    model.save_pretrained(tmp_path / 'adapter')
+    expected = model(pixel_values=images()).predicted_depth
+    assert not torch.allclose(expected, untouched)
+    loaded = load_adapter(
+        LLMMDEForDepthEstimation.from_pretrained(tmp_path / 'base'), tmp_path / 'adapter'
+    ).eval()
+    assert isinstance(loaded, LLMMDEForDepthEstimation)
+    torch.testing.assert_close(loaded(images()).predicted_depth, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ranks_come_from_the_configuration(tokenizer: PreTrainedTokenizerBase) -> None:
+    config = small_config(lora_vision_rank=5, lora_language_rank=3)
+    model = add_lora(LLMMDEForDepthEstimation.create(config, tokenizer))
+    ranks = {
+        'vision' if 'vision' in name else 'language': p.shape[0]
+        for name, p in model.named_parameters()
+        if 'lora_A' in name
+    }
+    assert ranks == {'vision': 5, 'language': 3}
+
+
+def test_no_lora_leaves_both_backbones_frozen(tokenizer: PreTrainedTokenizerBase) -> None:
+    config = small_config(lora_vision_rank=0, lora_language_rank=0)
+    model = add_lora(LLMMDEForDepthEstimation.create(config, tokenizer))
+    assert not any('lora' in name for name, _ in model.named_parameters())
+    trained = {name.split('.')[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == set(TRAINED_IN_FULL)
+
+
+def test_lora_on_one_backbone_alone(tokenizer: PreTrainedTokenizerBase) -> None:
+    config = small_config(lora_vision_rank=0, lora_language_rank=4)
+    model = add_lora(LLMMDEForDepthEstimation.create(config, tokenizer))
+    with_lora = {name for name, _ in model.named_parameters() if 'lora_A' in name}
+    assert with_lora
+    assert all('.language.' in name for name in with_lora)
+
+
+def test_nothing_to_train_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:
+    config = small_config(lora_vision_rank=0, lora_language_rank=0)
+    with pytest.raises(ValueError, match='nothing to train'):
+        add_lora(LLMMDEForDepthEstimation.create(config, tokenizer), train_in_full=())
+
+
+def test_a_folder_without_an_adapter_is_refused(
+    tiny_model: LLMMDEForDepthEstimation, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match=r'no adapter in .*adapter_config\.json'):
+        load_adapter(tiny_model, tmp_path)
