@@ -43,9 +43,9 @@ def spinning_node(name: str) -> Iterator[Node]:
     node = Node(name)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    thread = Thread(target=_spin, args=(executor,), name='spin')
-    thread.start()
+    thread = Thread(target=_spin, args=(executor,), name='spin', daemon=True)
     try:
+        thread.start()
         yield node
     finally:
         executor.shutdown()

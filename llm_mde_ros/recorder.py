@@ -33,7 +33,8 @@ class Recorder:
         self._writer = create_bag(path)
         self._connections: dict[str, Connection] = {}
         self._queue: Queue[tuple[str, int, bytes] | None] = Queue(QUEUE_LENGTH)
-        self._thread = Thread(target=self._write_all, name='recorder')
+        # daemon: an interrupt may come between its start and the beginning of the context
+        self._thread = Thread(target=self._write_all, name='recorder', daemon=True)
         self._failure: OSError | None = None
 
     def __enter__(self) -> Recorder:
