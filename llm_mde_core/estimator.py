@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from llm_mde_core.geometry import Camera
 from llm_mde_core.image import LLMMDEImageProcessor
-from llm_mde_core.lora import load_adapter
+from llm_mde_core.lora import count_trainable, load_adapter
 from llm_mde_core.model import LLMMDEForDepthEstimation, LLMMDEOutput
 from llm_mde_core.prompt import CLASS_WORDS, decode_prompt
 
@@ -134,6 +134,7 @@ class DepthEstimator:
             'prompt': config.prompt,
             'parameters': parts,
             'parameters_total': sum(parts.values()),
+            'parameters_trainable': count_trainable(self.model),
             'image_size_px': config.image_size,
             'patch_px': config.patch_px,
             'canonical_focal_px': config.canonical_focal_px,

@@ -15,6 +15,9 @@ from torch.nn import functional
 from llm_mde_core.config import LLMMDEConfig
 
 LOG_SPREAD_RANGE = (-5.0, 1.5)
+# Canonical depth reaches this much beyond the range of metres: a lens a quarter as long as the
+# canonical one makes everything look four times as far away.
+LENS_RANGE = 4.0
 
 
 class DepthHead(nn.Module):
@@ -30,8 +33,8 @@ class DepthHead(nn.Module):
     ) -> None:
         super().__init__()
         dim = config.head_dim
-        self.log_min = math.log(config.min_depth_m)
-        self.log_max = math.log(config.max_depth_m)
+        self.log_min = math.log(config.min_depth_m / LENS_RANGE)
+        self.log_max = math.log(config.max_depth_m * LENS_RANGE)
         self.norm = nn.LayerNorm(token_dim)
         self.from_tokens = nn.Conv2d(token_dim, dim, kernel_size=1)
         enlarge = (1, 1, 1) if pyramid else (4, 2, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import re
 
 from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -46,6 +47,19 @@ def add_lora(
         modules_to_save=full or None,
     )
     return get_peft_model(model, lora)
+
+
+def count_trainable(model: LLMMDEForDepthEstimation) -> int:
+    """Return how many parameters `add_lora` would train."""
+    config = model.config
+    ranks = {'vision': config.lora_vision_rank, 'language': config.lora_language_rank}
+    full = [getattr(model, name) for name in TRAINED_IN_FULL if hasattr(model, name)]
+    count = sum(p.numel() for part in full for p in part.parameters())
+    for name, module in model.named_modules():
+        for part, rank in ranks.items():
+            if re.fullmatch(rf'{part}\.backbone{PROJECTIONS}', name):
+                count += rank * sum(module.weight.shape)
+    return count
 
 
 def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEForDepthEstimation:

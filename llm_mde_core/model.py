@@ -132,7 +132,8 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         depth = 1.0 / _resize(1.0 / canonical_m, size)[:, 0]
         if focal_px is not None:
             depth = depth * (focal_px.to(depth) / self.config.canonical_focal_px).view(-1, 1, 1)
-        return depth.clamp(max=self.config.max_depth_m)
+        # While training, the bound would take the gradient away from what is too far.
+        return depth if self.training else depth.clamp(max=self.config.max_depth_m)
 
     def _check_size(self, pixels: torch.Tensor) -> None:
         height, width = pixels.shape[-2:]

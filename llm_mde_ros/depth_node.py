@@ -26,6 +26,7 @@ from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, RateLimiter
 from llm_mde_ros.frame_worker import FrameWorker
+from llm_mde_ros.image_messages import sound_cv_bridge
 from llm_mde_ros.matched_subscription import MatchedSubscription
 from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.parameters import declare, read_on_configure
@@ -109,6 +110,7 @@ class DepthNode(LifecycleNode):
             self.get_logger().error(self._configure_error)
             return TransitionCallbackReturn.FAILURE
         self._configure_error = ''
+        sound_cv_bridge()  # tried now, because it can take a second, rather than with a frame
         self._outputs = OutputPublishers(
             self, reliability=p.output_reliability, depth=p.output_depth
         )

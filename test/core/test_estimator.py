@@ -64,6 +64,7 @@ def test_resolution_alone_changes_no_metres(estimator: DepthEstimator, rgb: np.n
 def test_read_only_and_mirrored_images_are_taken(
     estimator: DepthEstimator, rgb: np.ndarray
 ) -> None:
+    camera = camera_of(rgb)
     expected = estimator.infer(rgb, camera).depth_m
     frozen = rgb.copy()
     frozen.setflags(write=False)

@@ -11,7 +11,7 @@ import torch
 from transformers import Dinov2Config, GPT2Config, PreTrainedTokenizerBase, Qwen2Config
 
 from llm_mde_core import LLMMDEForDepthEstimation, add_lora, load_adapter
-from llm_mde_core.lora import TRAINED_IN_FULL
+from llm_mde_core.lora import TRAINED_IN_FULL, count_trainable
 
 SIZES = {'hidden_size': 32, 'num_hidden_layers': 3, 'num_attention_heads': 2}
 FAMILIES = {
@@ -57,10 +57,14 @@ def test_only_lora_and_our_parts_train(
     base = LLMMDEForDepthEstimation.create(small_config(**FAMILIES[family]), tokenizer).eval()
     untouched = base(images()).predicted_depth.detach()
     base.save_pretrained(tmp_path / 'base')
+    counted = count_trainable(base)
     model = add_lora(base).eval()
     torch.testing.assert_close(
         model(pixel_values=images()).predicted_depth, untouched
     )  # LoRA starts at 0
+
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trainable == counted
 
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     train_a_little(model)
