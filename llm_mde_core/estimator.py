@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+import json
 from pathlib import Path
 import time
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 import torch
 from transformers.utils import logging
 
+from llm_mde_core.config import LLMMDEConfig
 from llm_mde_core.geometry import Camera
 from llm_mde_core.image import LLMMDEImageProcessor
 from llm_mde_core.lora import count_trainable, load_adapter
@@ -73,12 +76,17 @@ class DepthEstimator:
         when there is no such model and ValueError when it does not fit.
         """
         source = find_model(model, allow_download=allow_download)
-        with _no_progress_bar():
-            network = LLMMDEForDepthEstimation.from_pretrained(
-                source, local_files_only=not allow_download
-            )
-        if adapter:
-            network = load_adapter(network, adapter)
+        try:
+            with _no_progress_bar():
+                network = LLMMDEForDepthEstimation.from_pretrained(
+                    source, local_files_only=not allow_download
+                )
+            if adapter:
+                network = load_adapter(network, adapter)
+        except SafetensorError as error:
+            raise ValueError(
+                f'the weights of {adapter or source} are damaged ({error}): get them again'
+            ) from error
         return cls(network, name=str(model), device=device, precision=precision)
 
     @torch.inference_mode()
@@ -172,6 +180,11 @@ def find_model(model: str | Path, *, allow_download: bool) -> str:
     if str(model) in bundled:
         return str(CHECKPOINTS / model)
     if (Path(model) / 'config.json').is_file():
+        architecture = json.loads((Path(model) / 'config.json').read_text()).get('model_type')
+        if architecture != LLMMDEConfig.model_type:
+            raise ValueError(
+                f'{model} holds a model of type {architecture!r}, not {LLMMDEConfig.model_type!r}'
+            )
         return str(model)
     if allow_download and not Path(model).exists() and str(model).count('/') == 1:
         return str(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
@@ -124,6 +125,21 @@ def test_only_safetensors_are_read(tiny_model_dir: Path, tmp_path: Path) -> None
     (tmp_path / 'model.safetensors').unlink()
     torch.save(model.state_dict(), tmp_path / 'pytorch_model.bin')
     with pytest.raises(OSError, match='safetensors'):
+        DepthEstimator.from_pretrained(tmp_path, device='cpu')
+
+
+def test_damaged_weights_say_so(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / 'damaged'
+    shutil.copytree(tiny_model_dir, folder)
+    weights = folder / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r'damaged .*get them again'):
+        DepthEstimator.from_pretrained(folder, device='cpu')
+
+
+def test_a_model_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / 'config.json').write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="type 'bert', not 'llm_mde'"):
         DepthEstimator.from_pretrained(tmp_path, device='cpu')
 
 

@@ -20,6 +20,7 @@ ROSDEP_KEYS = {
     'peft': None,
     'rich': 'python3-rich',
     'rosbags': 'python3-rosbags-pip',
+    'ruamel-yaml': 'python3-ruamel.yaml',
     'safetensors': None,
     'torch': 'python3-torch',
     'transformers': 'python3-transformers-pip',
