@@ -19,7 +19,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 
 # A sourced ROS installation must not mix with the wheels.
 unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH
-unexport COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
+unexport COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE ROS_DISTRO RMW_IMPLEMENTATION
+# Nor its middleware's settings, such as a discovery server that is not running.
+unexport ROS_DISCOVERY_SERVER FASTRTPS_DEFAULT_PROFILES_FILE FASTDDS_DEFAULT_PROFILES_FILE
+unexport CYCLONEDDS_URI
 
 .PHONY: setup messages demo test lint format clean
 .DELETE_ON_ERROR:

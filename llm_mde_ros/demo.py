@@ -36,7 +36,7 @@ RECORDING = '.recording'
 RESULTS = ('demo.png', 'demo.json', 'node.log')
 ACTIVE_TIMEOUT_S = 180.0  # a large model on a slow disk
 MATCH_TIMEOUT_S = 15.0
-SILENCE_S = 10.0  # after this long without an output nothing more will come
+SILENCE_S = 10.0  # after this long without depth no more will come
 REPORT_TIMEOUT_S = 3.0  # the node reports its counters every second
 COUNTERS = ('received', 'skipped', 'dropped', 'processed', 'publish errors')
 
@@ -72,7 +72,8 @@ def run_demo(
     if not options.rate > 0.0:
         raise ValueError(f'The rate must be positive, not {options.rate:g}.')
     options.out.mkdir(parents=True, exist_ok=True)
-    remove_results(options.out)
+    if options.bag:
+        check_survives(options.bag, options.out)
     bag_path = options.bag or render_bag(options.out / 'room', say=say)
     with BagReader(bag_path) as source:
         topics = find_camera_topics(
@@ -81,6 +82,7 @@ def run_demo(
             camera_info=options.camera_info_topic,
             depth=options.depth_topic,
         )
+        remove_results(options.out)
         say(f'Playing {topics.image} of {bag_path.name} into the node, model {options.model} …')
         with TemporaryDirectory(prefix=RECORDING, dir=options.out) as folder:
             figures = play_and_record(
@@ -101,6 +103,16 @@ def run_demo(
                 report=report,
             )
     return report
+
+
+def check_survives(bag: Path, out: Path) -> None:
+    """Raise ValueError when the bag is a result that this demonstration replaces."""
+    replaced = (out / 'bag', *out.glob(f'{RECORDING}*'))
+    if any(bag.resolve().is_relative_to(path.resolve()) for path in replaced):
+        raise ValueError(
+            f'{bag} would be replaced by the new recording: move it, or choose another folder '
+            'for the results (--out).'
+        )
 
 
 def remove_results(out: Path) -> None:
@@ -164,8 +176,7 @@ def play_and_record(
         process.wait_until_active(node, name='/depth_node', timeout_s=ACTIVE_TIMEOUT_S)
         player.wait_for_readers(timeout_s=MATCH_TIMEOUT_S)
         player.play(rate=options.rate, recorder=recorder, on_frame=on_frame)
-        wait_for_last_output(player, recorder)
-        process.check()
+        wait_for_last_output(player, recorder, process)
     return figures(player, recorder)
 
 
@@ -197,10 +208,15 @@ def record_topics(recorder: Recorder, player: Player, node: Node) -> None:
         recorder.subscribe(node, name, message_type)
 
 
-def wait_for_last_output(player: Player, recorder: Recorder) -> None:
-    """Wait for depth of the last image, then for a report of the node's counters."""
+def wait_for_last_output(player: Player, recorder: Recorder, process: NodeProcess) -> None:
+    """
+    Wait for depth of the last image, then for a report of the node's counters.
+
+    RuntimeError when the node has ended.
+    """
     last_stamp_ns = next(reversed(player.published_s), None)
     while last_stamp_ns not in recorder.arrivals_s:
+        process.check()
         last_s = max(recorder.last_arrival_s, player.last_publish_s)
         if time.perf_counter() - last_s > SILENCE_S:
             break
@@ -209,6 +225,7 @@ def wait_for_last_output(player: Player, recorder: Recorder) -> None:
     deadline_s = time.perf_counter() + REPORT_TIMEOUT_S
     while recorder.counts[DIAGNOSTICS.name] < seen + 2 and time.perf_counter() < deadline_s:
         time.sleep(0.05)
+    process.check()
 
 
 def figures(player: Player, recorder: Recorder) -> dict[str, Any]:

@@ -20,7 +20,8 @@ class Player:
     """
     The camera of a bag.
 
-    `published_s` has the time.perf_counter() of every image by stamp (ns).
+    `images` counts every image, `published_s` has the time.perf_counter() of those that DDS took
+    by stamp (ns).
     """
 
     def __init__(
@@ -34,7 +35,6 @@ class Player:
     ) -> None:
         self.published_s: dict[int, float] = {}
         self.images = 0
-        self.failures = 0  # images that DDS refused
         self.last_publish_s = time.perf_counter()
         self._source, self._image, self._info = source, topics.image, topics.camera_info
         names = {topics.image: image_topic}
@@ -87,13 +87,12 @@ class Player:
 
     def _publish(self, message: BagMessage, recorder: Recorder) -> None:
         publisher = self._publishers[message.topic]
+        self.images += message.topic == self._image
         self.last_publish_s = time.perf_counter()
         try:
             publisher.publish(message.cdr)
-        except rclpy_implementation.RCLError:
-            self.failures += message.topic == self._image
+        except rclpy_implementation.RCLError:  # the node is too slow; the image counts as lost
             return
         recorder.write(publisher.topic_name, message.cdr)
         if message.topic == self._image:
-            self.images += 1
             self.published_s[message.stamp_ns] = self.last_publish_s

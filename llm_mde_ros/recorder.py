@@ -21,7 +21,8 @@ class Recorder:
     """
     Subscribe to raw messages, write them to a bag in a thread of its own, and keep the times.
 
-    `arrivals_s` has the time.perf_counter() of every message of the timed topic by stamp (ns).
+    `arrivals_s` has the time.perf_counter() of every message of the timed topic by stamp (ns),
+    `last_arrival_s` that of the last one.
     Use it as a context; the bag is complete when the context ends.
     """
 
@@ -70,9 +71,9 @@ class Recorder:
         self._queue.put((topic, time.time_ns(), cdr))
 
     def _on_message(self, topic: str, cdr: bytes) -> None:
-        now_s = self.last_arrival_s = time.perf_counter()
         if topic == self._timed_topic:
-            self.arrivals_s.setdefault(header_stamp_ns(cdr), now_s)
+            self.last_arrival_s = time.perf_counter()
+            self.arrivals_s.setdefault(header_stamp_ns(cdr), self.last_arrival_s)
         self.counts[topic] += 1
         self.write(topic, cdr)
 

@@ -98,6 +98,34 @@ def test_demo_of_a_compressed_bag_without_camera_info_or_true_depth(tmp_path, ti
     assert report['abs_rel'] is None
 
 
+def test_a_last_image_without_depth_ends_the_demo_too(tmp_path, tiny_model_dir):
+    recorded = small_bags.camera(4)
+    recorded[-1].message.encoding = 'nonsense'
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', recorded)
+    out = tmp_path / 'out'
+    arguments = ('--model', tiny_model_dir, '--rate', 0.2)  # slowly: nothing is skipped
+    status, output = run_demo('--bag', bag, '--out', out, *arguments)
+    assert status == 0, output
+    report = json.loads((out / 'demo.json').read_text())
+    assert (report['frames_in'], report['frames_out']) == (4, 3)
+    assert report['node']['dropped'] == 1
+
+
+def test_a_recording_is_not_replaced_by_its_own_replay(tmp_path):
+    own = small_bags.write_rosbag2(tmp_path / 'out' / 'bag', small_bags.camera(1))
+    for bag in (own, own / 'bag.mcap', tmp_path / 'out' / '..' / 'out' / 'bag'):
+        with pytest.raises(ValueError, match='would be replaced'):
+            demo.run_demo(demo.DemoOptions(bag=bag, out=tmp_path / 'out'))
+    assert sorted(p.name for p in own.iterdir()) == ['bag.mcap', 'metadata.yaml']
+
+
+def test_a_mistyped_bag_leaves_the_earlier_results(tmp_path):
+    (tmp_path / 'demo.json').touch()
+    with pytest.raises((ValueError, OSError), match='no_such_bag'):
+        demo.run_demo(demo.DemoOptions(bag=tmp_path / 'no_such_bag', out=tmp_path))
+    assert (tmp_path / 'demo.json').exists()
+
+
 def test_demo_with_a_model_that_is_missing_says_so(tmp_path):
     bag = small_bags.write_rosbag2(tmp_path / 'bag', small_bags.camera(1))
     status, output = run_demo('--bag', bag, '--out', tmp_path / 'out', '--model', 'no_such_model')
@@ -109,11 +137,15 @@ def test_demo_with_a_model_that_is_missing_says_so(tmp_path):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_demo_leaves_no_node_behind(tmp_path, tiny_model_dir, number):
-    bag = small_bags.write_rosbag2(tmp_path / 'bag', small_bags.camera(300))
+@pytest.mark.parametrize('playing', [False, True])
+def test_a_stopped_demo_leaves_no_node_behind(tmp_path, tiny_model_dir, number, playing):
+    images = [small_bags.colour(n) for n in range(300)]  # the node warns: no camera_info
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', images)
     out = tmp_path / 'out'
     process = start_demo('--bag', bag, '--out', out, '--model', tiny_model_dir)
     wait_until(lambda: node_processes(out))
+    if playing:
+        wait_until(lambda: 'There is no camera_info' in (out / 'node.log').read_text())
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode != 0
