@@ -38,7 +38,7 @@ ARGUMENTS = {
     'device': ('', 'auto, cpu, cuda, cuda:N or mps'),
     'precision': ('', 'auto, fp32, fp16 or bf16'),
     'bag': ('', 'bag to play, with its clock'),
-    'use_sim_time': ('false', 'take the time from /clock (with a bag: always)'),
+    'use_sim_time': ('', 'take the time from /clock; true with a bag'),
     'rviz': ('false', 'show colour, depth and cloud'),
     'fixed_frame': ('', 'frame to show the cloud in, if not that of the camera'),
     'fastdds': ('true', 'large messages through 64 MB of shared memory (config/fastdds.xml)'),
@@ -47,7 +47,7 @@ ARGUMENTS = {
 SHOWN = ('depth/preview', 'points')  # outputs in depth.rviz, there in the root namespace
 DDS = 'FASTRTPS' if os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy') else 'FASTDDS'
 PROFILE = f'{DDS}_DEFAULT_PROFILES_FILE'
-SWITCHES = ('compressed', 'use_sim_time', 'rviz', 'fastdds')
+SWITCHES = ('compressed', 'rviz', 'fastdds')
 
 
 def choose_topics(camera, image, camera_info):
@@ -72,7 +72,8 @@ def start(context):
     on = {name: switched_on(name, given[name]) for name in SWITCHES}
     image, camera_info = choose_topics(given['camera'], given['image'], given['camera_info'])
     frame = CAMERAS[given['camera']][1]
-    time = {'use_sim_time': on['use_sim_time'] or bool(given['bag'])}
+    clock = given['use_sim_time'] or ('true' if given['bag'] else '')
+    time = [{'use_sim_time': switched_on('use_sim_time', clock)}] if clock else []
 
     profile = os.environ.get(PROFILE, str(CONFIG / 'fastdds.xml'))
     env = {PROFILE: profile} if on['fastdds'] else {}
@@ -85,7 +86,7 @@ def start(context):
         package='llm_mde_ros',
         executable='depth_node',
         namespace=given['namespace'],
-        parameters=[given['params_file'], overrides, time],
+        parameters=[given['params_file'], overrides, *time],
         remappings=[('image', image), ('camera_info', camera_info)],
         ros_arguments=['--log-level', given['log_level']],
         additional_env=env,
@@ -96,11 +97,13 @@ def start(context):
         additional_env=env,
         output='screen',
     )
+    # Colour shows the raw image also with compressed: RViz takes the transport from the name in
+    # the layout, before remapping. Without a raw image, choose <image>/compressed in RViz.
     rviz = Node(
         package='rviz2',
         executable='rviz2',
         namespace=given['namespace'],
-        parameters=[time],
+        parameters=time,
         remappings=[('/image', image), *((f'/{topic}', topic) for topic in SHOWN)],
         arguments=['-d', str(CONFIG / 'depth.rviz'), '-f', given['fixed_frame'] or frame],
         additional_env=env,

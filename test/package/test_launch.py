@@ -78,7 +78,7 @@ def test_by_default_the_parameter_file_decides(launch_file: ModuleType) -> None:
     node = actions['depth_node']
     assert node.package == 'llm_mde_ros'
     assert node.parameters[0] == str(ROOT / 'config' / 'depth.yaml')
-    assert parameters_of(node) == {'use_sim_time': False}
+    assert parameters_of(node) == {}
     assert node.remappings == [('image', 'image'), ('camera_info', 'camera_info')]
 
 
@@ -86,10 +86,9 @@ def test_given_arguments_reach_the_node(launch_file: ModuleType) -> None:
     given = {'model': 'tiny', 'adapter': '/a', 'device': 'cpu', 'precision': 'fp32'}
     more = {'compressed': 'true', 'namespace': 'robot', 'log_level': 'debug'}
     node = started(launch_file, **given, **more)['depth_node']
-    expected = given | {'image_transport': 'compressed', 'use_sim_time': False}
+    expected = given | {'image_transport': 'compressed'}
     assert parameters_of(node) == expected
-    known = {field.name for field in fields(DepthNodeParameters)} | {'use_sim_time'}
-    assert set(expected) <= known
+    assert set(expected) <= {field.name for field in fields(DepthNodeParameters)}
     assert (node.namespace, node.ros_arguments) == ('robot', ['--log-level', 'debug'])
 
 
@@ -133,6 +132,18 @@ def test_a_bag_brings_its_clock(launch_file: ModuleType) -> None:
     assert player.cmd == ['ros2', 'bag', 'play', '/a bag', '--clock']
     assert parameters_of(actions['depth_node'])['use_sim_time'] is True
     assert actions['rviz2'].parameters == [{'use_sim_time': True}]
+
+
+@pytest.mark.parametrize('bag', ['', '/bag'])
+@pytest.mark.parametrize(('text', 'value'), [('true', True), ('False', False)])
+def test_a_given_clock_wins(launch_file: ModuleType, bag: str, text: str, value: bool) -> None:
+    actions = started(launch_file, use_sim_time=text, bag=bag, rviz='true')
+    assert parameters_of(actions['depth_node']) == {'use_sim_time': value}
+    assert actions['rviz2'].parameters == [{'use_sim_time': value}]
+
+
+def test_without_a_clock_rviz_keeps_its_own(launch_file: ModuleType) -> None:
+    assert started(launch_file, rviz='true')['rviz2'].parameters == []
 
 
 def test_the_fast_dds_profile_is_for_all_and_can_be_left_out(
@@ -220,4 +231,4 @@ def test_the_real_launch_starts_the_installed_node(pip_prefix: Path, monkeypatch
     for file in files[1:]:
         for section in yaml.safe_load(file.read_text()).values():
             overrides |= section['ros__parameters']
-    assert overrides == {'model': '0123', 'use_sim_time': False}
+    assert overrides == {'model': '0123'}
