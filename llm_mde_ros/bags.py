@@ -293,12 +293,22 @@ def _depth_topic_of(firsts: dict[str, Image | CompressedImage], image: str) -> s
     colour = firsts.get(image) or firsts.get(image.rpartition('/')[0])  # raw, or its twin's
     if colour is None:
         return None
-    size = to_rgb(colour).shape[:2]
+    size = _size(colour)
     for topic, first in sorted(firsts.items()):
         same_frame = first.header.frame_id == colour.header.frame_id
-        if _is_depth(first) and same_frame and to_depth(first).shape == size:
+        if _is_depth(first) and same_frame and size and _size(first) == size:
             return topic
     return None
+
+
+def _size(image: Image | CompressedImage) -> tuple[int, ...] | None:
+    """Return height and width; None for a broken image, others of its topic may be sound."""
+    if isinstance(image, Image):
+        return image.height, image.width
+    try:
+        return (to_depth(image) if _is_depth(image) else to_rgb(image)).shape[:2]
+    except ValueError:
+        return None
 
 
 def _listing(topics: dict[str, str]) -> str:

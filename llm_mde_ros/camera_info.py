@@ -68,6 +68,29 @@ def camera_to_info(camera: Camera, header: Header, source: CameraInfo | None) ->
     return info
 
 
+def rectified_info(info: CameraInfo) -> CameraInfo:
+    """
+    Return the calibration of the rectified image: P holds, without distortion or rotation.
+
+    For a rectified image beside the camera_info of the raw one, as image_proc publishes it.
+    """
+    rectified = CameraInfo(
+        header=info.header,
+        width=info.width,
+        height=info.height,
+        distortion_model=info.distortion_model,
+        binning_x=info.binning_x,
+        binning_y=info.binning_y,
+        roi=info.roi,
+        p=info.p,
+    )
+    rectified.d = array.array('d', [0.0] * len(info.d))
+    has_projection = info.p[0] != 0
+    rectified.k = np.reshape(info.p, (3, 4))[:, :3].ravel() if has_projection else info.k
+    rectified.r = np.eye(3).ravel()
+    return rectified
+
+
 def _distortion(info: CameraInfo) -> tuple[str, tuple[float, ...]]:
     coefficients = tuple(info.d)
     if not any(coefficients):

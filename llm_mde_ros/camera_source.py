@@ -7,7 +7,7 @@ import time
 from sensor_msgs.msg import CameraInfo
 
 from llm_mde_core.geometry import Camera
-from llm_mde_ros.conversions import camera_from_info
+from llm_mde_ros.conversions import camera_from_info, rectified_info
 
 
 class CameraSource:
@@ -30,16 +30,18 @@ class CameraSource:
         self._info = info
 
     def for_image(
-        self, *, width: int, height: int, hfov_deg: float, timeout_s: float
+        self, *, width: int, height: int, hfov_deg: float, timeout_s: float, rectified: bool
     ) -> tuple[Camera, CameraInfo | None]:
         """
         Return the camera and the message it came from, which is None when hfov_deg was used.
 
+        rectified: the image is, whatever the distortion in camera_info, and P holds.
         ValueError with a sentence while there is still time for a first camera_info, and when the
         newest one is unusable or for another size.
         """
         info = self._info
         if info is not None and (info.k[0] or info.p[0]):  # 0: uncalibrated, see CameraInfo.msg
+            info = rectified_info(info) if rectified else info
             return self._from_info(info, width=width, height=height), info
         if info is None and self._is_time_left(timeout_s):
             raise ValueError(

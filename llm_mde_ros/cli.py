@@ -103,6 +103,10 @@ def replay(
     namespace: Annotated[str, typer.Option(help='In front of depth/image and the others.')] = '',
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    image_rectified: Annotated[
+        bool,
+        typer.Option('--image-rectified', help='Rectified images, CameraInfo with distortion.'),
+    ] = False,
     hfov_deg: Hfov = DEFAULT_HFOV_DEG,
     model: Model = 'tiny',
     adapter: Adapter = '',
@@ -126,6 +130,7 @@ def replay(
             allow_download=allow_download,
             image_topic=image_topic,
             camera_info_topic=camera_info_topic,
+            image_rectified=image_rectified,
             hfov_deg=hfov_deg,
             outputs=('depth/image', 'depth/camera_info', *(n for n in optional if optional[n])),
             namespace=namespace,
@@ -214,7 +219,7 @@ def demo_table(report: dict[str, Any]) -> Table:
     table.add_column('', justify='right')
     table.add_row('images in', str(report['frames_in']))
     table.add_row('depth images out', str(report['frames_out']))
-    table.add_row('skipped', str(report['frames_skipped']))
+    table.add_row('without depth (skipped, dropped)', str(report['frames_skipped']))
     table.add_row('latency p50', shown(latency['p50'], ' ms'))
     table.add_row('latency p95', shown(latency['p95'], ' ms'))
     table.add_row('AbsRel against true depth', shown(abs_rel, none='no true depth'))

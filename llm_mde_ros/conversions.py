@@ -5,7 +5,7 @@ The one door to image_messages, compressed_images, camera_info and clouds; one f
 as long as is comfortable to read. Bad input raises ValueError with a sentence that names it.
 """
 
-from llm_mde_ros.camera_info import camera_from_info, camera_to_info
+from llm_mde_ros.camera_info import camera_from_info, camera_to_info, rectified_info
 from llm_mde_ros.clouds import cloud_to_points, points_to_cloud
 from llm_mde_ros.compressed_images import compressed_depth_to_depth, compressed_to_rgb
 from llm_mde_ros.image_messages import (
@@ -28,4 +28,5 @@ __all__ = [
     'mono_to_image',
     'points_to_cloud',
     'preview_to_image',
+    'rectified_info',
 ]

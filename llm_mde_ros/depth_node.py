@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import wraps
 import signal
 import sys
@@ -15,6 +16,7 @@ from rcl_interfaces.msg import SetParametersResult
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -183,7 +185,11 @@ class DepthNode(LifecycleNode):
     def _on_image(self, message: Image | CompressedImage) -> None:
         frame = Frame(message, received_s=time.monotonic())
         if self._counters.count_received(frame):
-            self._warn('time', 'The image stamps jumped back in time; starting anew.')
+            self._warn(
+                'time',
+                'An image is older than the one before it (a bag that starts again?); it is used, '
+                'and limited rates count from it.',
+            )
         max_rate_hz = self._settings.max_rate_hz
         if not self._image_limiter.allows(frame.stamp_ns, max_rate_hz=max_rate_hz):
             self._counters.rate_limited += 1
@@ -236,13 +242,16 @@ class DepthNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray(status=diagnostic_statuses(self._situation(), self._counters))
         message.header.stamp = self.get_clock().now().to_msg()  # a report, not a measurement
-        self._diagnostics.publish(message)
+        try:
+            self._diagnostics.publish(message)
+        except rclpy_implementation.RCLError:  # a reliable reader that cannot keep up
+            return
         self._counters.mark_reported()
 
     def _situation(self) -> NodeSituation:
         worker, outputs, estimator = self._worker, self._outputs, self._estimator
         return NodeSituation(
-            node=self.get_name(),
+            node=self.get_fully_qualified_name(),
             state='active' if worker else 'inactive' if estimator else 'unconfigured',
             configure_error=self._configure_error,
             image_topic=self._image_input.topic,
@@ -268,25 +277,25 @@ def main(args: list[str] | None = None) -> None:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         run(stop)
-    except ValueError as error:
-        sys.exit(f'depth_node: {error}')
     finally:
         rclpy.shutdown()
 
 
 def run(stop: threading.Event) -> None:
-    """Start the node and let it work; ValueError with a sentence for a bad parameter."""
-    node = DepthNode()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    """Start the node and let it work; a bad parameter ends the process with a sentence."""
     try:
+        node = DepthNode()
+    except ValueError as error:
+        sys.exit(f'depth_node: {error}')
+    executor = SingleThreadedExecutor()
+    with ExitStack() as at_the_end:  # from the last line up, even when one raises
+        at_the_end.callback(node.destroy_node)
+        at_the_end.callback(executor.shutdown)
+        at_the_end.callback(node.close)
+        executor.add_node(node)
         node.autostart()
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
-    finally:
-        node.close()
-        executor.shutdown()
-        node.destroy_node()
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ NO_IMAGE_AFTER_S = 2.0
 class NodeSituation:
     """All that the sentences depend on besides the counters."""
 
-    node: str
+    node: str  # with its namespace
     state: str  # of the lifecycle
     configure_error: str = ''
     image_topic: str = ''
@@ -74,11 +74,11 @@ def input_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[by
 
 def output_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[bytes, str]:
     """Return level and sentence of what is sent."""
-    if counters.publish_errors:
+    errors = counters.publish_errors - counters.publish_errors_before
+    if errors:
         return (
             DiagnosticStatus.WARN,
-            f'{counters.publish_errors} messages could not be published: a subscriber or the '
-            'network is too slow.',
+            f'{errors} messages could not be published: a subscriber or the network is too slow.',
         )
     listened = [topic for topic, count in situation.subscribers.items() if count]
     return DiagnosticStatus.OK, f'Publishes {", ".join(listened) or "nothing"}.'

@@ -24,7 +24,8 @@ class FrameCounters:
     unwanted: int = 0  # nobody listened to an output that was due
     processed: int = 0  # went through the network
     published: int = 0
-    publish_errors: int = 0
+    publish_errors: int = 0  # messages, several of a frame
+    publish_errors_before: int = 0  # at the last report
     time_jumps: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # by stage
     dropped_before: int = 0  # at the last report
@@ -63,6 +64,7 @@ class FrameCounters:
     def mark_reported(self) -> None:
         """Remember what the last report said."""
         self.dropped_before = self.dropped_total
+        self.publish_errors_before = self.publish_errors
 
 
 def rate_hz(times_s: deque[float], *, window_s: float = 5.0) -> float:

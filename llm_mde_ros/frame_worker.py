@@ -17,7 +17,7 @@ from llm_mde_ros.conversions import compressed_to_rgb, image_to_rgb
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, FrameSlot, RateLimiter
 from llm_mde_ros.output_publishers import OutputPublishers
-from llm_mde_ros.outputs import make_outputs
+from llm_mde_ros.outputs import limit_depth, make_outputs
 from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.stats import depth_stats
 
@@ -100,15 +100,21 @@ class FrameWorker:
             self._counters.count_dropped(error.stage, str(error))
             self._warn(error.stage, f'Image dropped ({error.stage}): {error}')
             return
-        self._publish(messages)
+        convert_s = time.monotonic() - started_s - sum(prediction.stage_s.values())
+        failed = self._publish(messages)
+        if messages and len(failed) == len(messages):
+            sentence = f'DDS took no message on {", ".join(failed)}.'
+            self._counters.count_dropped('publishing', sentence)
+            return
         latency_s = time.monotonic() - frame.received_s
         self._counters.count_published(latency_s)
         if 'stats' in wanted:
             stats = depth_stats(
                 prediction,
+                depth_m=limit_depth(prediction.depth_m, parameters.output_settings),
                 header=frame.message.header,
                 counters=self._counters,
-                convert_s=time.monotonic() - started_s - sum(prediction.stage_s.values()),
+                convert_s=convert_s,
                 latency_s=latency_s,
             )
             self._publish({'stats': stats})
@@ -125,6 +131,7 @@ class FrameWorker:
                 height=rgb.shape[0],
                 hfov_deg=parameters.hfov_deg,
                 timeout_s=parameters.camera_info_timeout_s,
+                rectified=parameters.image_rectified,
             )
         if self.cameras.warning:
             self._warn('camera', self.cameras.warning)
@@ -143,10 +150,12 @@ class FrameWorker:
             )
         return prediction, messages
 
-    def _publish(self, messages: dict[str, Any]) -> None:
+    def _publish(self, messages: dict[str, Any]) -> list[str]:
+        """Send and count the messages; return the topics where that failed."""
         failed = self._publishers.publish(messages)
         self._counters.publish_errors += len(failed)
         self._counters.published_of.update(messages.keys() - set(failed))
+        return failed
 
 
 def _decode(message: Image | CompressedImage) -> np.ndarray:

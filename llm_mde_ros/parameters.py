@@ -100,6 +100,10 @@ class DepthNodeParameters:
         changes=START,
     )
 
+    image_rectified: bool = _parameter(
+        False,
+        'The image is rectified though camera_info has distortion, as from image_proc: P holds',
+    )
     hfov_deg: float = _parameter(
         60.0, 'Horizontal field of view without camera_info', unit='deg', limits=(1.0, 170.0)
     )

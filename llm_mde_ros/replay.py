@@ -49,6 +49,7 @@ class ReplayOptions:
     allow_download: bool = False
     image_topic: str | None = None
     camera_info_topic: str | None = None
+    image_rectified: bool = False  # also beside a camera_info with distortion
     hfov_deg: float = 60.0
     outputs: tuple[str, ...] = ('depth/image', 'depth/camera_info', 'depth/preview', 'points')
     namespace: str = ''
@@ -225,6 +226,7 @@ class Frames:
             height=rgb.shape[0],
             hfov_deg=self.options.hfov_deg,
             timeout_s=0.0,
+            rectified=self.options.image_rectified,
         )
         return make_outputs(
             self.estimator.infer(rgb, camera),

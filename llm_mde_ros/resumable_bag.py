@@ -84,14 +84,19 @@ class ResumableBag:
         return writer
 
     def complete_part(self, writer: Writer, *, position: int, counters: dict[str, Any]) -> None:
-        """Close the part and record that the source is used up to this position."""
+        """
+        Close the part and record that the source is used up to this position.
+
+        A part without messages is left out: it has no time.
+        """
         writer.close()
         part = writer.path / f'{writer.path.name}.mcap'
         metadata = YAML(typ='safe').load((writer.path / 'metadata.yaml').read_text())
-        _flush(part)
-        part.replace(self._parts_folder / part.name)
+        if metadata[INFORMATION]['message_count']:
+            _flush(part)
+            part.replace(self._parts_folder / part.name)
+            self._progress['parts'].append(metadata[INFORMATION])
         shutil.rmtree(writer.path)
-        self._progress['parts'].append(metadata[INFORMATION])
         self._progress.update(position=position, counters=counters)
         self._save()
 

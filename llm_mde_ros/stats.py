@@ -17,13 +17,14 @@ except ImportError:  # without its own messages the node works and leaves out `s
 def depth_stats(
     prediction: DepthPrediction,
     *,
+    depth_m: np.ndarray,
     header: Header,
     counters: FrameCounters,
     convert_s: float,
     latency_s: float,
 ) -> DepthStats:
-    """Fill the message; depth figures are NaN when no pixel has a depth."""
-    known = prediction.depth_m[np.isfinite(prediction.depth_m)]
+    """Fill the message; depth_m is what is published of the prediction, NaN where unknown."""
+    known = depth_m[np.isfinite(depth_m)]
     low, median, high = np.percentile(known, (0, 50, 100)) if known.size else [np.nan] * 3
     return DepthStats(
         header=header,
@@ -32,7 +33,7 @@ def depth_stats(
         postprocess_s=prediction.stage_s['postprocess'],
         convert_s=convert_s,
         latency_s=latency_s,
-        valid_fraction=known.size / prediction.depth_m.size,
+        valid_fraction=known.size / depth_m.size,
         depth_min_m=float(low),
         depth_median_m=float(median),
         depth_max_m=float(high),

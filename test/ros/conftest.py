@@ -296,6 +296,12 @@ def start_node(
 
 
 @pytest.fixture(scope='session')
+def robot_around(own_domain: None) -> type[Robot]:
+    """Return the robot, for a node that a test runs itself."""
+    return Robot
+
+
+@pytest.fixture(scope='session')
 def robot_with(start_node: Callable[..., NodeUnderTest]) -> Callable[..., Any]:
     """Return a context that starts a node with parameters, a robot around it, and ends both."""
 

@@ -59,6 +59,19 @@ def test_a_raw_topic_is_preferred_to_its_compressed_twin(tmp_path):
         assert find_camera_topics(bag, image=twin).image == twin
 
 
+@pytest.mark.parametrize('compressed', [False, True])
+def test_a_broken_first_image_does_not_hide_the_topics(tmp_path, compressed):
+    recorded = small_bags.camera(2, depth=True, compressed=compressed)
+    if compressed:
+        recorded[1].message.data = b'no image'
+    else:
+        recorded[1].message.encoding = 'nonsense'
+    with BagReader(write(tmp_path / 'bag', recorded, 'mcap')) as bag:
+        topics = find_camera_topics(bag)
+    assert topics.image == recorded[1].topic
+    assert topics.depth == (None if compressed else small_bags.DEPTH)
+
+
 def test_two_colour_topics_are_an_error_that_lists_them(tmp_path):
     recorded = [
         small_bags.colour(0, topic='/left/image'),

@@ -5,7 +5,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from llm_mde_core.geometry import Camera
-from llm_mde_ros.conversions import camera_from_info, camera_to_info
+from llm_mde_ros.conversions import camera_from_info, camera_to_info, rectified_info
 
 
 @pytest.fixture
@@ -91,6 +91,28 @@ def test_distortion_models_are_known_by_name_and_count(model, count, expected):
 def test_an_unusable_calibration_is_refused_with_the_reason(overrides, message):
     with pytest.raises(ValueError, match=message):
         camera_from_info(make_info(**overrides))
+
+
+def test_a_rectified_image_beside_a_camera_info_with_distortion_has_p_alone(header):
+    raw = make_info(r=[0, 1.0, 0, -1, 0, 0, 0, 0, 1], binning_x=2, binning_y=2)
+    unchanged = serialize_message(raw)
+    source = rectified_info(raw)
+    camera = camera_from_info(source)
+    assert (camera.fx, camera.fy) == (225, 230)
+    assert camera.distortion == ()
+    info = camera_to_info(camera, header, source)
+    assert not any(info.d)
+    np.testing.assert_array_equal(np.reshape(info.k, (3, 3)), np.reshape(info.p, (3, 4))[:, :3])
+    np.testing.assert_array_equal(np.reshape(info.r, (3, 3)), np.eye(3))
+    assert info.p[3] == raw.p[3] / 2  # the baseline stays
+    assert camera_from_info(info) == camera
+    assert serialize_message(raw) == unchanged
+
+
+def test_a_rectified_image_with_a_camera_info_without_p_has_k():
+    camera = camera_from_info(rectified_info(make_info(p=[0.0] * 12)))
+    assert intrinsics(camera) == (500, 510, 320.5, 240.5)
+    assert camera.distortion == ()
 
 
 def with_region(info, *, x, y, width, height):

@@ -5,6 +5,7 @@ from sensor_msgs.msg import CameraInfo
 
 from llm_mde_core.geometry import Camera
 from llm_mde_ros.camera_source import CameraSource
+from llm_mde_ros.conversions import camera_from_info
 
 
 def info(width: int = 64, height: int = 48, fx: float = 60.0) -> CameraInfo:
@@ -15,7 +16,9 @@ def info(width: int = 64, height: int = 48, fx: float = 60.0) -> CameraInfo:
 
 
 def ask(source: CameraSource, *, timeout_s: float = 0.0):
-    return source.for_image(width=64, height=48, hfov_deg=60.0, timeout_s=timeout_s)
+    return source.for_image(
+        width=64, height=48, hfov_deg=60.0, timeout_s=timeout_s, rectified=False
+    )
 
 
 def test_the_newest_camera_info_counts_and_is_converted_once():
@@ -29,6 +32,21 @@ def test_the_newest_camera_info_counts_and_is_converted_once():
     assert ask(source)[0] is camera
     source.update(info(fx=90.0))
     assert ask(source)[0].fx == 90.0
+
+
+def test_a_rectified_image_beside_the_camera_info_of_the_raw_one_has_p():
+    raw = info()
+    raw.d = [-0.2, 0.1, 0.0, 0.0, 0.0]
+    raw.p[0], raw.p[5] = 50.0, 51.0
+    source = CameraSource()
+    source.update(raw)
+    for rectified, fx, distortion in ((True, 50.0, ()), (False, 60.0, tuple(raw.d))):
+        camera, message = source.for_image(
+            width=64, height=48, hfov_deg=60.0, timeout_s=0.0, rectified=rectified
+        )
+        assert (camera.fx, camera.distortion) == (fx, distortion)
+        assert camera_from_info(message) == camera
+    assert message is raw
 
 
 def test_without_one_it_waits_and_then_takes_the_field_of_view():

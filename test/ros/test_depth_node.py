@@ -70,11 +70,27 @@ def test_stats_tell_the_stages_and_the_prompt(robot: Any, rgb: np.ndarray):
     assert stats.frames_received >= stats.frames_published > 0
 
 
+@pytest.mark.skipif(DepthStats is None, reason='llm_mde_msgs is not installed')
+def test_stats_are_those_of_the_depth_that_is_published(robot: Any, rgb: np.ndarray):
+    robot.listen('stats', 'depth/image')
+    limit_m = robot.answer('stats', robot.show(rgb)).depth_median_m
+    with robot.parameter('depth.max_m', limit_m, default=20.0):
+        stamp_ns = robot.show(rgb)
+        stats = robot.answer('stats', stamp_ns)
+        depth_m = image_to_depth(robot.answer('depth/image', stamp_ns))
+    assert 0.4 < stats.valid_fraction < 0.6
+    assert stats.valid_fraction == pytest.approx(np.isfinite(depth_m).mean())
+    assert stats.depth_max_m == np.nanmax(depth_m) <= limit_m
+
+
 @pytest.mark.parametrize('topic', ALL_OUTPUTS)
 def test_only_what_somebody_listens_to_is_made(robot: Any, rgb: np.ndarray, topic: str):
     robot.listen(topic)
     before = {t: robot.count(f'published: {t}', 'output') for t in ALL_OUTPUTS}
     robot.answer(topic, robot.show(rgb))
+    robot.wait_for(  # it is counted after it is sent
+        lambda: robot.count(f'published: {topic}', 'output') > before[topic], 'count'
+    )
     after = {t: robot.count(f'published: {t}', 'output') for t in ALL_OUTPUTS}
     assert {t for t in ALL_OUTPUTS if after[t] != before[t]} == {topic}
 
@@ -257,6 +273,11 @@ def test_compressed_images(robot: Any, rgb: np.ndarray):
         robot.wait_for(lambda: robot.count('dropped: image') == dropped + 1, 'drop')
 
 
+def readers_of_image_are(robot: Any, reliability: str) -> bool:
+    readers = robot.node.get_subscriptions_info_by_topic('image')
+    return [r.qos_profile.reliability for r in readers] == [ReliabilityPolicy[reliability.upper()]]
+
+
 @pytest.mark.parametrize('reliability', ['best_effort', 'reliable'])
 def test_the_subscription_takes_the_reliability_of_the_camera(
     robot: Any, rgb: np.ndarray, reliability: str
@@ -264,15 +285,41 @@ def test_the_subscription_takes_the_reliability_of_the_camera(
     robot.listen('depth/image')
     robot.unplug()
     robot.camera(Image, 'image', qos=reliability)
-
-    def offered() -> bool:
-        readers = robot.node.get_subscriptions_info_by_topic('image')
-        wanted = ReliabilityPolicy[reliability.upper()]
-        return [r.qos_profile.reliability for r in readers] == [wanted]
-
-    robot.wait_for(offered, f'{reliability} reader')
+    robot.wait_for(lambda: readers_of_image_are(robot, reliability), f'{reliability} reader')
     robot.answer('depth/image', robot.show(rgb, qos=reliability))
     robot.unplug()
+
+
+def test_the_reliability_of_the_subscription_changes_at_run_time(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/image')
+    robot.camera(Image, 'image', qos='reliable')
+    with robot.parameter('image_reliability', 'best_effort', default='auto'):
+        robot.wait_for(lambda: readers_of_image_are(robot, 'best_effort'), 'best-effort reader')
+        robot.answer_eventually('depth/image', rgb)
+    robot.wait_for(lambda: readers_of_image_are(robot, 'reliable'), 'reliable reader')
+    robot.unplug()
+
+
+def test_a_rectified_image_beside_a_camera_info_with_distortion(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/camera_info')
+    robot.answer('depth/camera_info', robot.show(rgb))  # the reader of camera_info is there
+    raw = CameraInfo(width=64, height=48, distortion_model='plumb_bob')
+    raw.d = [-0.2, 0.1, 0.0, 0.0, 0.0]
+    raw.k = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
+    raw.p = [50.0, 0.0, 31.5, 0.0, 0.0, 50.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    robot.camera(CameraInfo, 'camera_info').publish(raw)
+    robot.wait_for(
+        lambda: any(robot.answer('depth/camera_info', robot.show(rgb, fx=None)).d), 'distortion'
+    )
+    with robot.parameter('image_rectified', True, default=False):
+        info = robot.answer('depth/camera_info', robot.show(rgb, fx=None))
+    assert (info.k[0], info.p[0], any(info.d)) == (50.0, 50.0, False)
+    robot.unplug()
+
+
+def test_diagnostics_carry_the_full_name_of_the_node(robot: Any):
+    robot.count('received')
+    assert robot.statuses['input'].name == '/depth_node: input'
 
 
 def test_a_camera_info_that_is_sent_once_is_heard_later(robot: Any, rgb: np.ndarray):

@@ -17,7 +17,7 @@ def test_a_missing_model_is_told_and_mended_then_every_transition_works(
 ):
     parameters = {'model': '/no/such/model', 'device': 'cpu', 'points.strid': 3}
     with robot_with(parameters) as robot:  # autostart is on, and fails
-        robot.wait_for(lambda: 'Cannot load the model' in robot.under_test.text(), 'error', 60.0)
+        robot.wait_for(lambda: 'Cannot load the model' in robot.under_test.text(), 'error', 120.0)
         assert robot.state() == 'unconfigured'
         assert not robot.transition('configure')
         log = robot.under_test.text()

@@ -79,9 +79,15 @@ def test_drops_are_told_once_and_counted_for_ever(counters):
     assert ('dropped: image', '1') in [(v.key, v.value) for v in status.values]
 
 
-def test_publish_errors_are_told(counters):
+def test_publish_errors_are_told_once_and_counted_for_ever(counters):
     counters.publish_errors = 3
     assert statuses(GOOD, counters)['depth: output'].level == DiagnosticStatus.WARN
+    counters.mark_reported()
+    status = statuses(GOOD, counters)['depth: output']
+    assert status.level == DiagnosticStatus.OK
+    assert ('publish errors', '3') in [(v.key, v.value) for v in status.values]
+    counters.publish_errors = 5
+    assert statuses(GOOD, counters)['depth: output'].message.startswith('2 messages')
 
 
 def test_rate():

@@ -127,6 +127,15 @@ def test_what_cannot_be_sent_is_counted(bench):
     bench.put()
     assert bench.counters.publish_errors == 1
     assert bench.counters.published_of == {}
+    assert (bench.counters.published, bench.counters.dropped) == (0, {'publishing': 1})
+
+
+def test_a_frame_of_which_something_is_sent_is_published(bench):
+    bench.publishers.listened = {'depth/image': 1, 'points': 1}
+    bench.publishers.failing = {'points'}
+    bench.put()
+    assert (bench.counters.published, bench.counters.dropped) == (1, {})
+    assert bench.counters.publish_errors == 1
 
 
 def test_stopping_ends_the_thread(bench):

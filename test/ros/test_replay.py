@@ -124,6 +124,18 @@ def test_without_camera_info_a_field_of_view_and_a_warning(tmp_path, options):
     np.testing.assert_allclose(info.k[0], 32.0, rtol=1e-6)  # 64 / 2 / tan 45°
 
 
+def test_rectified_images_beside_the_camera_info_of_the_raw_ones(tmp_path, options):
+    recorded = small_bags.camera(1)
+    recorded[0].message.d = [-0.2, 0.1, 0.0, 0.0, 0.0]
+    recorded[0].message.p[0] = 50.0
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', recorded)
+    for rectified, fx in ((True, 50.0), (False, small_bags.FX)):
+        out = tmp_path / f'out_{rectified}'
+        run_replay(bag, out, replace(options, image_rectified=rectified))
+        info = by_topic(out)['/depth/camera_info'][0].decode()
+        assert (info.k[0], any(info.d)) == (fx, not rectified)
+
+
 def test_an_unusable_image_is_dropped_and_counted(tmp_path, options):
     recorded = small_bags.camera(3)
     recorded[3].message.encoding = 'nonsense'
@@ -132,6 +144,22 @@ def test_an_unusable_image_is_dropped_and_counted(tmp_path, options):
     assert (summary.images, summary.dropped) == (3, 1)
     assert 'nonsense' in summary.reason
     assert len(by_topic(tmp_path / 'out')['/depth/image']) == 2
+
+
+@pytest.mark.parametrize('bad', [(4, 5), (0,), (2, 3)])
+def test_images_that_fill_no_part_leave_the_times_of_the_bag_alone(tmp_path, options, bad):
+    recorded = small_bags.camera(6)
+    for number in bad:
+        recorded[2 * number + 1].message.encoding = 'nonsense'
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', recorded)
+    run_replay(bag, tmp_path / 'out', replace(options, part_bytes=15_000))  # two images a part
+    times = [time_ns for _, time_ns, _ in contents(tmp_path / 'out')]
+    metadata = yaml.safe_load((tmp_path / 'out' / 'metadata.yaml').read_text())
+    metadata = metadata['rosbag2_bagfile_information']
+    assert metadata['starting_time']['nanoseconds_since_epoch'] == min(times)
+    assert metadata['duration']['nanoseconds'] == max(times) - min(times)
+    assert len(metadata['files']) > 1
+    assert all(file['message_count'] for file in metadata['files'])
 
 
 def test_when_no_image_can_be_used_nothing_is_left_behind(tmp_path, options):

@@ -1,0 +1,123 @@
+"""The node in this process, where its parts can be made slow or fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Event, Thread
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.impl.implementation_singleton import rclpy_implementation
+
+from llm_mde_core.estimator import DepthEstimator, DepthPrediction
+from llm_mde_ros import depth_node
+
+
+class SlowEstimator:
+    """Waits in its network until it is let go."""
+
+    device = 'cpu'
+
+    def __init__(self) -> None:
+        self.busy, self.let_go = Event(), Event()
+
+    def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
+        self.busy.set()
+        assert self.let_go.wait(60)
+        depth_m = np.full(rgb.shape[:2], 2.0, np.float32)
+        stages_s = dict.fromkeys(('preprocess', 'network', 'postprocess'), 0.001)
+        return DepthPrediction(depth_m, np.ones_like(depth_m), 'near', 'A wall.', stages_s)
+
+    def info(self) -> dict[str, object]:
+        return {'model': 'slow'}
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowEstimator:
+    estimator = SlowEstimator()
+    monkeypatch.setattr(DepthEstimator, 'from_pretrained', lambda *_, **__: estimator)
+    return estimator
+
+
+@pytest.fixture
+def context(own_domain: None) -> Iterator[None]:
+    rclpy.init(args=['--ros-args', '-p', 'diagnostics_period_s:=0.1'])
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def robot(slow: SlowEstimator, context: None, robot_around: Any) -> Iterator[Any]:
+    stop = Event()
+    thread = Thread(target=depth_node.run, args=(stop,))
+    thread.start()
+    process = SimpleNamespace(poll=lambda: None if thread.is_alive() else 1)
+    robot = robot_around(SimpleNamespace(process=process, text=str))
+    yield robot
+    slow.let_go.set()
+    stop.set()
+    thread.join()
+    robot.close()
+
+
+def test_services_answer_and_images_are_taken_while_the_network_runs(
+    robot: Any, slow: SlowEstimator, rgb: np.ndarray
+):
+    robot.wait_for(lambda: robot.state() == 'active', 'active node')
+    robot.listen('depth/image')
+    first_ns = robot.show(rgb)
+    robot.wait_for(slow.busy.is_set, 'inference')
+    started_s = time.monotonic()
+    assert robot.set_parameter('points.stride', 4).successful
+    assert robot.state() == 'active'
+    newest_ns = [robot.show(rgb) for _ in range(3)][-1]
+    robot.wait_for(lambda: robot.count('skipped') == 2, 'skipped images')
+    assert time.monotonic() - started_s < 10.0
+    assert robot.received['depth/image'] == []
+    slow.let_go.set()
+    robot.answer('depth/image', first_ns)
+    robot.answer('depth/image', newest_ns)
+
+
+def test_a_bug_while_running_keeps_its_traceback_and_the_node_is_taken_down(
+    context: None, monkeypatch: pytest.MonkeyPatch
+):
+    ended = []
+
+    def fail(_node: depth_node.DepthNode) -> None:
+        raise ValueError('a bug')
+
+    def close(_node: depth_node.DepthNode) -> None:
+        raise KeyError('another bug')
+
+    destroy = depth_node.DepthNode.destroy_node
+    monkeypatch.setattr(depth_node.DepthNode, 'autostart', fail)
+    monkeypatch.setattr(depth_node.DepthNode, 'close', close)
+    monkeypatch.setattr(
+        depth_node.DepthNode, 'destroy_node', lambda node: ended.append(destroy(node))
+    )
+    with pytest.raises(KeyError, match='another bug') as caught:
+        depth_node.run(Event())
+    assert str(caught.value.__context__) == 'a bug'
+    assert len(ended) == 1
+
+
+def test_a_reader_of_diagnostics_that_is_too_slow_does_not_end_the_node(context: None):
+    node = depth_node.DepthNode()
+    node._counters.publish_errors = 1
+
+    def refuse(_message: object) -> None:
+        raise rclpy_implementation.RCLError('cannot publish data')
+
+    sound = node._diagnostics
+    node._diagnostics = SimpleNamespace(publish=refuse)
+    node._publish_diagnostics()
+    assert node._counters.publish_errors_before == 0  # nobody was told
+    node._diagnostics = sound
+    node._publish_diagnostics()
+    assert node._counters.publish_errors_before == 1
+    node.destroy_node()
