@@ -1,7 +1,7 @@
 """
 Records a rendered room as a rosbag2: a camera that moves smoothly, with exact aligned depth.
 
-    python -m llm_mde_train.room_bag BAG [--seed 1] [--seconds 6] [--size 640x480]
+    python -m llm_mde_train.room_bag BAG [--seed 1] [--seconds 4] [--size 640x480]
 
 Topics: `COLOR` rgb8, `DEPTH` 16UC1 in millimetres or 32FC1 in metres, and the camera_info of
 both, all with equal stamps and the frame `FRAME_ID`.
@@ -13,6 +13,8 @@ import tempfile
 from typing import Annotated
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 import torch
@@ -38,7 +40,7 @@ def write_room_bag(
     path: Path,
     *,
     seed: int = 1,
-    seconds: float = 6.0,
+    seconds: float = 4.0,
     width: int = 640,
     height: int = 480,
     depth_encoding: str = '16UC1',
@@ -117,7 +119,13 @@ def _write_frames(writer: Writer, camera: Camera, *, seed: int, count: int, dept
         for topic, kind in kinds.items()
     }
     jitter = Dice(f'stamps {seed}')
-    for number, (rgb, depth_m) in enumerate(render_frames(seed=seed, count=count, camera=camera)):
+    frames = track(
+        render_frames(seed=seed, count=count, camera=camera),
+        description='frames',
+        total=count,
+        console=Console(stderr=True),
+    )
+    for number, (rgb, depth_m) in enumerate(frames):
         stamp_ns = START_NS + number * 10**9 // RATE_HZ + jitter.randrange(JITTER_NS)
         info = _camera_info(camera, stamp_ns)
         messages = {
@@ -187,7 +195,7 @@ def _camera_info(camera: Camera, stamp_ns: int):
 def main(
     bag: Path,
     seed: Annotated[int, typer.Option(help='Number of the room and of the path.')] = 1,
-    seconds: Annotated[float, typer.Option(help='Length at 10 frames a second.')] = 6.0,
+    seconds: Annotated[float, typer.Option(help='Length at 10 frames a second.')] = 4.0,
     size: Annotated[str, typer.Option(help='Pixels, WIDTHxHEIGHT.')] = '640x480',
     depth: Annotated[str, typer.Option(help='16UC1 (millimetres) or 32FC1 (metres).')] = '16UC1',
 ) -> None:
