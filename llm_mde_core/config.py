@@ -25,9 +25,10 @@ class LLMMDEConfig(PretrainedConfig):
     `model_type`) of any ViT-like and any BERT-, GPT-2-, LLaMA- or Qwen-like model of
     transformers. `vision_name` and `language_name` name the pretrained weights that
     `LLMMDEForDepthEstimation.create` starts from; without a name a part starts from random
-    weights. A stem of convolutions (`stem_channels`, one entry per halving of the resolution)
-    may come before the transformer; its `patch_size` is then 1 and the stem's last map is what
-    it reads.
+    weights. A name alone brings its configuration.
+
+    A stem of convolutions (`stem_channels`, one entry per halving of the resolution) may come
+    before the transformer; its `patch_size` is then 1 and the stem's last map is what it reads.
 
     Ablations: `language` ('pretrained', 'random', 'none'), `prompt` ('adaptive', 'fixed',
     'shuffled') and LoRA ranks of 0.
@@ -72,8 +73,8 @@ class LLMMDEConfig(PretrainedConfig):
         max_depth_m: float = 10.0,
         **kwargs: Any,
     ) -> None:
-        self.vision_config = _sub_config(vision_config, default=ViTConfig())
-        self.language_config = _sub_config(language_config, default=BertConfig())
+        self.vision_config = _sub_config(vision_config, vision_name, default=ViTConfig())
+        self.language_config = _sub_config(language_config, language_name, default=BertConfig())
         self.vision_name = vision_name
         self.language_name = language_name
         self.stem_channels = list(stem_channels)
@@ -137,10 +138,10 @@ class LLMMDEConfig(PretrainedConfig):
 
 
 def _sub_config(
-    config: PretrainedConfig | dict[str, Any] | None, *, default: PretrainedConfig
+    config: PretrainedConfig | dict[str, Any] | None, name: str, *, default: PretrainedConfig
 ) -> PretrainedConfig:
     if config is None:
-        return default
+        return AutoConfig.from_pretrained(name) if name else default
     if isinstance(config, dict):
         config = dict(config)
         if 'model_type' not in config:
@@ -209,6 +210,7 @@ def _tiny() -> dict[str, Any]:
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         ),
+        language='random',
         stem_channels=(24, 48, 96, 128),
         vision_levels=(2, 4, 6),
         num_prototypes=128,
@@ -220,7 +222,7 @@ def _tiny() -> dict[str, Any]:
         lora_vision_alpha=16,
         lora_language_rank=8,
         lora_language_alpha=16,
-        image_size=256,
+        image_size=192,
         canonical_focal_px=210.0,
     )
 

@@ -101,12 +101,12 @@ class DepthEstimator:
         start = time.perf_counter()
         fit = self.processor.fit(height=height, width=width)
         pixels = fit.to_network(_to_tensor(rgb).to(self.device).permute(2, 0, 1)[None])
-        focal_px = torch.tensor([camera.focal_px * fit.width / width], device=self.device)
+        focal_px = camera.resized(width=fit.width, height=fit.height).focal_px
         self._wait()
         prepared = time.perf_counter()
 
         with self._autocast():
-            output = self.model(pixel_values=pixels, focal_px=focal_px)
+            output = self.model(pixels, torch.tensor([focal_px], device=self.device))
         self._wait()
         estimated = time.perf_counter()
 
@@ -138,7 +138,9 @@ class DepthEstimator:
             'device': str(self.device),
             'precision': self.precision,
             'vision': config.vision_config.model_type,
-            'language': config.language_config.model_type if config.language != 'none' else 'none',
+            'language': 'none'
+            if config.language == 'none'
+            else f'{config.language_config.model_type} ({config.language})',
             'prompt': config.prompt,
             'parameters': parts,
             'parameters_total': sum(parts.values()),
@@ -167,6 +169,8 @@ class DepthEstimator:
         """Let the device finish, so that the stage times are true."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
+        elif self.device.type == 'mps':
+            torch.mps.synchronize()
 
 
 def confidence_of(log_spread: torch.Tensor) -> torch.Tensor:
@@ -207,9 +211,10 @@ def choose_device(device: str) -> torch.device:
         raise ValueError(
             f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N', 'mps'"
         ) from error
-    if chosen.type == 'cuda' and not torch.cuda.is_available():
+    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device {device!r} was asked for but torch sees no CUDA device: use 'cpu' or 'auto'"
+            f'device {device!r} was asked for but torch sees {torch.cuda.device_count()} CUDA '
+            "devices: use 'cpu' or 'auto'"
         )
     if chosen.type == 'mps' and not torch.backends.mps.is_available():
         raise ValueError("device 'mps' was asked for but is not available: use 'cpu' or 'auto'")
@@ -221,7 +226,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
     if precision == 'auto':
         if device.type != 'cuda':
             return 'fp32'
-        return 'bf16' if torch.cuda.is_bf16_supported() else 'fp16'
+        return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
     if precision not in PRECISIONS:
         raise ValueError(
             f"precision must be 'auto' or one of {sorted(PRECISIONS)}, not {precision!r}"

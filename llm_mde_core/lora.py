@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 import re
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
 
 from llm_mde_core.model import LLMMDEForDepthEstimation
 
@@ -16,12 +24,12 @@ TRAINED_IN_FULL = ('reprogramming', 'prompt', 'bottleneck', 'head')
 
 def add_lora(
     model: LLMMDEForDepthEstimation, *, train_in_full: tuple[str, ...] = TRAINED_IN_FULL
-) -> PeftModel:
+) -> PeftModel | LLMMDEForDepthEstimation:
     """
     Freeze the model, put LoRA on both backbones and train `train_in_full`.
 
-    The ranks are the configuration's; a rank of 0 leaves that backbone frozen without LoRA.
-    Raises ValueError when nothing would be trained.
+    The ranks are the configuration's; a rank of 0 leaves that backbone frozen without LoRA, and
+    two of them leave the model without peft. Raises ValueError when nothing would be trained.
     """
     config = model.config
     ranks = {'vision': config.lora_vision_rank}
@@ -66,7 +74,8 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
     """
     Fold the peft adapter in `folder` into the model's weights and return the model.
 
-    Raises FileNotFoundError when the folder is no adapter.
+    Raises FileNotFoundError when the folder is no adapter and ValueError when it is another
+    model's: every name and shape must match.
     """
     folder = Path(folder)
     if (
@@ -76,4 +85,15 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
         raise FileNotFoundError(
             f'no adapter in {folder}: expected adapter_config.json and adapter_model.safetensors'
         )
-    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    adapted = get_peft_model(model, PeftConfig.from_pretrained(str(folder)))
+    wanted = {name: w.shape for name, w in get_peft_model_state_dict(adapted).items()}
+    weights = load_file(folder / 'adapter_model.safetensors')
+    found = {name: w.shape for name, w in weights.items()}
+    wrong = sorted(name for name in wanted.keys() | found if wanted.get(name) != found.get(name))
+    if wrong:
+        raise ValueError(
+            f'the adapter in {folder} is not of this model: {len(wrong)} weights differ, '
+            f'{wrong[0]} first'
+        )
+    set_peft_model_state_dict(adapted, weights)
+    return adapted.merge_and_unload()

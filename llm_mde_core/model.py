@@ -95,7 +95,6 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         focal_px: torch.Tensor | None = None,
-        **_: Any,
     ) -> LLMMDEOutput:
         """
         Estimate the depth of images (B, 3, H, W), RGB in 0 to 1, in whole patches.
@@ -192,12 +191,14 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         return model
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> Any:
         """Read a model and its tokenizer; safetensors only, and every name must match."""
-        wants_info = kwargs.pop('output_loading_info', False)
-        model, info = super().from_pretrained(
-            name, *args, use_safetensors=True, output_loading_info=True, **kwargs
-        )
+        name = pretrained_model_name_or_path
+        wants_info = kwargs.get('output_loading_info', False)
+        kwargs |= {'use_safetensors': True, 'output_loading_info': True}
+        model, info = super().from_pretrained(name, *args, **kwargs)
         wrong = {
             kind: sorted(info[kind]) for kind in ('missing_keys', 'unexpected_keys') if info[kind]
         }
@@ -230,7 +231,7 @@ def _take_weights(backbone: nn.Module, name: str) -> None:
 
 
 def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
-    names = ('revision', 'token', 'cache_dir', 'local_files_only')
+    names = ('revision', 'token', 'cache_dir', 'local_files_only', 'subfolder')
     return {name: options[name] for name in names if name in options}
 
 

@@ -76,8 +76,13 @@ class Reprogramming(nn.Module):
             ),
         ]
         device = word_embeddings.device.type
-        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        return (precision, *((w.data_ptr(), w._version, w.dtype) for w in weights))
+        precision = None
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            precision = torch.get_autocast_dtype(device)
+        return (
+            precision,
+            *((w.data_ptr(), 0 if w.is_inference() else w._version, w.dtype) for w in weights),
+        )
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
         batch, count, _ = tokens.shape

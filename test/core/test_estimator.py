@@ -143,7 +143,7 @@ def test_a_model_of_another_architecture_is_refused(tmp_path: Path) -> None:
         DepthEstimator.from_pretrained(tmp_path, device='cpu')
 
 
-def test_devices_and_precisions() -> None:
+def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device('cpu')
     assert choose_device('cpu') == cpu
     assert choose_precision('auto', cpu) == 'fp32'
@@ -151,8 +151,11 @@ def test_devices_and_precisions() -> None:
         choose_device('tpu')
     with pytest.raises(ValueError, match="'fp8'"):
         choose_precision('fp8', cpu)
+    for available, expected in ((True, 'bf16'), (False, 'fp16')):
+        monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda a=available, **_: a)
+        assert choose_precision('auto', torch.device('cuda')) == expected
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match='no CUDA device'):
+        with pytest.raises(ValueError, match='sees 0 CUDA devices'):
             choose_device('cuda')
 
 
@@ -167,4 +170,4 @@ def test_info_counts_every_parameter(estimator: DepthEstimator) -> None:
         'bottleneck',
         'head',
     }
-    assert (info['vision'], info['language']) == ('vit', 'bert')
+    assert (info['vision'], info['language']) == ('vit', 'bert (pretrained)')

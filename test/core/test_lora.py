@@ -122,6 +122,27 @@ def test_nothing_to_train_is_an_error(tokenizer: PreTrainedTokenizerBase) -> Non
         add_lora(LLMMDEForDepthEstimation.create(config, tokenizer), train_in_full=())
 
 
+@pytest.mark.parametrize('change', ['more layers', 'fewer layers', 'wider'])
+def test_the_adapter_of_another_model_is_refused(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, change: str
+) -> None:
+    sizes = {'hidden_size': 32, 'num_hidden_layers': 3, 'num_attention_heads': 2}
+    other = sizes | {'wider': {'hidden_size': 48}}.get(
+        change, {'num_hidden_layers': 4 if change == 'more layers' else 3}
+    )
+    levels = (1, 2, 3)
+
+    def make(fields: dict[str, int]) -> LLMMDEForDepthEstimation:
+        vision = Dinov2Config(**fields, image_size=64, patch_size=16)
+        config = small_config(vision_config=vision, vision_levels=levels)
+        return LLMMDEForDepthEstimation.create(config, tokenizer)
+
+    first = sizes | ({'num_hidden_layers': 4} if change == 'fewer layers' else {})
+    add_lora(make(first)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='not of this model'):
+        load_adapter(make(other), tmp_path)
+
+
 def test_a_folder_without_an_adapter_is_refused(
     tiny_model: LLMMDEForDepthEstimation, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from conftest import small_config
 import pytest
 import torch
 from transformers import (
+    AutoModel,
     AutoModelForDepthEstimation,
     Dinov2Config,
     Dinov2WithRegistersConfig,
@@ -202,7 +203,7 @@ def test_metres_follow_the_focal_length(tokenizer: PreTrainedTokenizerBase) -> N
 def test_a_saved_model_says_the_same_when_loaded(
     tokenizer: PreTrainedTokenizerBase, tmp_path: object, overrides: dict[str, str]
 ) -> None:
-    """Defects 6 and 15: reloading changes the output."""
+    """Defect 6: reloading changes the output."""
     model = build(tokenizer, **overrides)
     model.save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
@@ -224,6 +225,45 @@ def test_weights_that_do_not_fit_are_refused(
     model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(ValueError, match=r'missing_keys.*head\.from_tokens\.weight'):
         LLMMDEForDepthEstimation.from_pretrained(tmp_path)
+
+
+def test_a_name_alone_brings_configuration_and_weights(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: object
+) -> None:
+    torch.manual_seed(7)
+    dinov2 = AutoModel.from_config(Dinov2Config(**VISION, image_size=64, patch_size=16))
+    dinov2.save_pretrained(tmp_path)
+    model = build(tokenizer, vision_config=None, vision_name=str(tmp_path))
+    assert model.config.vision_config.model_type == 'dinov2'
+    expected = dinov2.state_dict()
+    assert all(torch.equal(expected[k], v) for k, v in model.vision.backbone.state_dict().items())
+
+
+def test_a_mistyped_argument_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(TypeError, match='focal'):
+        build(tokenizer)(images(), focal=torch.tensor([1.0, 1.0]))
+
+
+def test_the_head_uses_tokens_and_every_level_where_they_are(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Defect 12: all spatial detail from a full-resolution skip of three channels."""
+    head = build(tokenizer).head.requires_grad_(False)
+    for block in head.blocks:  # trained: a new block is only its shortcut
+        block.second.weight.normal_(std=0.05)
+    rows, columns = 4, 6
+    tokens = torch.randn(1, rows * columns, 24)
+    levels = [torch.randn(1, 32, rows, columns) for _ in range(3)]
+    before = head(tokens, levels)[0][0, 0].log()
+    for changed in range(4):
+        other_tokens, other_levels = tokens.clone(), [level.clone() for level in levels]
+        if changed == 3:
+            other_tokens[:, 2 * columns + 4] = torch.randn(24)
+        else:
+            other_levels[changed][:, :, 2, 4] = torch.randn(32)
+        change = (head(other_tokens, other_levels)[0][0, 0].log() - before).abs()
+        cells = change.view(rows, 4, columns, 4).mean(dim=(1, 3))
+        assert divmod(int(cells.argmax()), columns) == (2, 4)
 
 
 def test_without_a_language_model_nothing_of_it_is_left(

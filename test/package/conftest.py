@@ -51,6 +51,22 @@ def colcon_prefix(source: Path) -> Path:
 
 
 @pytest.fixture(scope='session')
+def messages_prefix(source: Path) -> Path:
+    """Return install/llm_mde_msgs of a colcon build of msg/, against ROS or its wheels."""
+    sourced = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    prefixes = [prefix for prefix in (*sourced, sys.prefix) if prefix]
+    if not any(Path(p, 'share/rosidl_default_generators').is_dir() for p in prefixes):
+        pytest.skip('rosidl_default_generators is not installed')
+    path = os.pathsep.join(prefixes)
+    env = clean_environment() | {'AMENT_PREFIX_PATH': path, 'CMAKE_PREFIX_PATH': path}
+    settings = ['--cmake-args', f'-DPython3_EXECUTABLE={sys.executable}', '-DBUILD_TESTING=OFF']
+    workspace = source.parents[1] / 'messages'
+    workspace.mkdir()
+    run('colcon', 'build', '--base-paths', source / 'msg', *settings, cwd=workspace, env=env)
+    return workspace / 'install' / 'llm_mde_msgs'
+
+
+@pytest.fixture(scope='session')
 def pip_prefix(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the prefix of a pip install of the repository's root."""
     prefix = tmp_path_factory.mktemp('pip')

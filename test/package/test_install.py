@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -50,6 +51,18 @@ def test_this_installation_is_the_one_imported(installed: tuple[Path, dict[str, 
     command = 'import llm_mde_ros; print(llm_mde_ros.__file__)'
     path = subprocess.check_output(['python3', '-c', command], env=env, cwd=prefix, text=True)
     assert Path(path).is_relative_to(prefix)
+
+
+def test_colcon_builds_the_messages(messages_prefix: Path) -> None:
+    code = 'from llm_mde_msgs import msg; print(msg.__file__, msg.DepthStats(convert_s=0.5))'
+    command = f'. {messages_prefix.parent}/local_setup.bash && python3 -c "{code}"'
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    env = os.environ | {'PATH': path}
+    output = subprocess.check_output(
+        ['bash', '-c', command], cwd=messages_prefix, env=env, text=True
+    )
+    assert output.startswith(str(messages_prefix))
+    assert 'convert_s=0.5' in output
 
 
 def test_the_scripts_use_the_active_python(colcon_prefix: Path) -> None:

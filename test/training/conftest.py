@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from llm_mde_core import Camera
+from llm_mde_train.recipe import Recipe
 from llm_mde_train.samples import Sample
 
 COLUMNS = ('set', 'tier', 'rgb', 'depth', 'width', 'height', 'fx', 'fy', 'cx', 'cy', 'scene')
@@ -62,3 +63,39 @@ def index(tmp_path: Path) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def small_rooms(seed: int, count: int) -> list[Sample]:
+    """Return samples whose depth shows in their colour; another seed gives another depth."""
+    generator = np.random.default_rng(seed)
+    samples = []
+    for _ in range(count):
+        depth_m = np.tile(np.linspace(1.0, 4.0, 64, dtype=np.float32), (48, 1))
+        depth_m[10:30, 20:40] = generator.uniform(0.5, 1.0)
+        rgb = np.repeat((depth_m * 60).astype(np.uint8)[..., None], 3, axis=2)
+        camera = Camera.from_hfov(width=64, height=48, hfov_deg=60.0)
+        samples.append(Sample(rgb=rgb, depth_m=depth_m, camera=camera, scene='rendered'))
+    return samples
+
+
+@pytest.fixture
+def rooms() -> list[Sample]:
+    """Return two samples whose depth shows in their colour."""
+    return small_rooms(0, 2)
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch, tiny_model_dir: Path) -> Recipe:
+    """Return a recipe for a small model on rooms that cost nothing."""
+    monkeypatch.setattr('llm_mde_train.batches.rendered_samples', small_rooms)
+    monkeypatch.setattr('llm_mde_train.fit.rendered_samples', small_rooms)
+    return Recipe(
+        start_from=str(tiny_model_dir),
+        steps=2,
+        batch_size=2,
+        warmup_steps=0,
+        learning_rate=3e-3,
+        validation_rooms=1,
+        workers=0,
+        training_data='two rooms',
+    )

@@ -28,11 +28,11 @@ def panel() -> Sample:
     )
 
 
-def crops(sample: Sample, sizes, *, vary: bool = True):
+def crops(sample: Sample, sizes):
     """Yield crops, each by a generator of its own."""
     for seed, (height, width) in enumerate(sizes):
         rng = np.random.default_rng(seed)
-        yield crop_to(sample, rng, height=height, width=width, vary=vary)
+        yield crop_to(sample, rng, height=height, width=width)
 
 
 @pytest.mark.parametrize('size', [(96, 128), (240, 320), (288, 384), (90, 90), (160, 96)])
@@ -51,12 +51,6 @@ def test_focal_length_follows_the_crop(size):
         pixels_m = PANEL_M / focal_px + 1.5 * PANEL_M / CAMERA.fx  # one here, 1.5 of the original
         assert metres == pytest.approx(PANEL_WIDTH_M, abs=pixels_m)
     assert whole >= 4
-
-
-def test_without_variation_the_largest_centred_window_is_taken():
-    _, depth_m, focal_px = next(crops(panel(), [(80, 80)], vary=False))
-    assert focal_px == pytest.approx((260.0 + 262.0) / 2 * 80 / 240)
-    np.testing.assert_array_equal(depth_m, depth_m[:, ::-1])
 
 
 def test_smaller_windows_are_longer_lenses():

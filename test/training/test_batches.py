@@ -33,7 +33,8 @@ def rendered(monkeypatch) -> list[int]:
     counts = []
 
     def render(seed: int, count: int) -> list[Sample]:
-        counts.append(count)
+        if count:
+            counts.append(count)
         return [sample(RENDERED_M + seed % 1000 / 1e4) for _ in range(count)]
 
     monkeypatch.setattr(module, 'rendered_samples', render)
@@ -68,6 +69,29 @@ def test_same_seed_same_batches_other_seed_others(rendered):
         one.rgb.shape != two.rgb.shape or not torch.equal(one.rgb, two.rgb)
         for one, two in zip(first, other, strict=True)
     )
+
+
+@pytest.mark.parametrize('pool_size', [3, 256])
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_stream_that_starts_later_goes_on_as_the_whole(
+    pool_size, workers, rendered, monkeypatch
+):
+    """Defect 15: the rooms in the pool and every draw are those of the batch's number."""
+    monkeypatch.setattr(module, 'POOL_SIZE', pool_size)
+
+    def stream(start: int, count: int) -> list[Batch]:
+        streams = []
+        for number in range(workers):
+            worker = SimpleNamespace(id=number, num_workers=workers)
+            monkeypatch.setattr(module, 'get_worker_info', lambda worker=worker: worker)
+            streams.append(take(count, mixed([sample(1.0)], start=start, batch_size=8)))
+        return [batch for turn in zip(*streams, strict=True) for batch in turn]
+
+    whole, later = stream(0, 10)[7:17], stream(7, 10)
+    for one, two in zip(whole, later, strict=False):
+        assert torch.equal(one.rgb, two.rgb)
+        torch.testing.assert_close(one.depth_m, two.depth_m, equal_nan=True, rtol=0, atol=0)
+        assert torch.equal(one.focal_px, two.focal_px)
 
 
 def test_types_and_sides_of_whole_patches(rendered):

@@ -52,6 +52,7 @@ def test_fit_then_evaluate(recipe, index, tmp_path):
     estimator = DepthEstimator.from_pretrained(tmp_path / 'run' / 'model', device='cpu')
     expected = evaluate(estimator, read_index(index))
     assert found['scenes']['mean'] == pytest.approx(expected['mean'])
+    assert found['crop'] == 'none'
     assert 'constant: 2.00 m everywhere' in judged.output
 
 
@@ -84,6 +85,8 @@ def test_scenes_can_be_left_out(index, tmp_path, tiny_model_dir):
     ('arguments', 'sentence'),
     [
         (['--sets', 'offce'], "no set 'offce'"),
+        (['--sets', 'office', '--crop', 'eigen'], 'the Eigen crop is of 480 x 640 pixels'),
+        (['--sets', 'office', '--crop', 'garg'], "crop must be one of ('none', 'eigen')"),
         (['--sets', 'office', '--model', 'nowhere'], "no model 'nowhere'"),
         (['--sets', 'office', '--adapter', 'nowhere'], 'no adapter in nowhere'),
     ],

@@ -28,7 +28,8 @@ def perfect(estimator, rgb) -> Sample:
 
 def test_estimator_that_says_the_truth_has_no_error(estimator, perfect):
     found = evaluate(estimator, [perfect])
-    assert found['a'] == found['mean'] == {'abs_rel': 0.0, 'rmse': 0.0, 'delta1': 1.0}
+    assert found['a'] == found['mean']
+    assert (found['a']['abs_rel'], found['a']['delta1'], found['a']['coverage']) == (0.0, 1.0, 1.0)
 
 
 def test_estimator_that_says_half_is_half_wrong_and_scenes_count_alike(estimator, perfect):
@@ -55,6 +56,21 @@ def test_constant_by_hand():
     assert found['a']['abs_rel'] == pytest.approx((1.0 + 0.5) / 2)
     assert found['b']['abs_rel'] == 0.0
     assert found['mean']['abs_rel'] == pytest.approx(0.375)
+
+
+def test_crop_reaches_estimator_constant_and_median(estimator):
+    """Defect 3: with the Eigen crop the border has no say."""
+    depth_m = np.full((480, 640), 9.0, np.float32)
+    depth_m[45:471, 41:601] = 2.0
+    camera = Camera.from_hfov(width=640, height=480, hfov_deg=60.0)
+    sample = Sample(np.zeros((480, 640, 3), np.uint8), depth_m, camera, 'a')
+    assert evaluate_constant(2.0, [sample], crop='eigen')['a']['abs_rel'] == 0.0
+    assert evaluate_constant(2.0, [sample])['a']['abs_rel'] > 0.0
+    assert median_depth_m([sample], crop='eigen') == 2.0
+    inside = estimator.infer(sample.rgb, camera).depth_m[45:471, 41:601].astype(np.float64)
+    assert evaluate(estimator, [sample], crop='eigen')['a']['abs_rel'] == pytest.approx(
+        np.mean(np.abs(inside - 2.0) / 2.0)
+    )
 
 
 def test_frames_without_known_depth_are_left_out(estimator, perfect):

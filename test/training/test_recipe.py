@@ -30,16 +30,24 @@ def test_a_recipe_survives_the_file(tmp_path):
     assert Recipe.read(written(tmp_path, yaml.safe_dump(asdict(recipe)))) == recipe
 
 
+def test_overrides_of_the_preset(tmp_path):
+    recipe = Recipe.read(written(tmp_path, 'overrides: {language: none, prompt: fixed}'))
+    assert recipe.overrides == {'language': 'none', 'prompt': 'fixed'}
+
+
 @pytest.mark.parametrize('path', sorted(RECIPES.glob('*.yaml')), ids=lambda path: path.name)
 def test_recipes_that_come_with_the_package_are_valid(path):
-    assert Recipe.read(path).training_data
+    recipe = Recipe.read(path)
+    assert recipe.training_data or recipe.start_from  # a model says what it has seen
 
 
 def test_unknown_key_names_the_nearest_known(tmp_path):
     path = written(tmp_path, 'step: 7\n')
     with pytest.raises(ValueError, match="unknown key 'step': did you mean 'steps'"):
         Recipe.read(path)
-    with pytest.raises(ValueError, match="unknown key 'zzz': known are preset, start_from"):
+    with pytest.raises(
+        ValueError, match="unknown key 'zzz': known are preset, overrides, start_from"
+    ):
         Recipe.read(written(tmp_path, 'zzz: 7\n'))
 
 
@@ -51,6 +59,11 @@ def test_unknown_key_names_the_nearest_known(tmp_path):
         ('steps: 1.5', 'steps must be int, not 1.5'),
         ('sets: tum', "sets must be list, not 'tum'"),
         ('steps: 0', 'steps must be at least 1, not 0'),
+        ('overrides: {promt: fixed}', "unknown key 'promt': did you mean 'prompt'"),
+        (
+            '{overrides: {prompt: fixed}, start_from: tiny}',
+            "change a preset, not the model 'tiny'",
+        ),
         ('real_fraction: 1.5', 'real_fraction must lie in 0 to 1, not 1.5'),
         ('train: head', "train must be one of .*'lora'.*, not 'head'"),
     ],

@@ -12,31 +12,30 @@ ROTATION_DEG = 2.5
 
 
 def crop_to(
-    sample: Sample, rng: np.random.Generator, *, height: int, width: int, vary: bool = True
+    sample: Sample, rng: np.random.Generator, *, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """
-    Cut a window of the wanted shape out of a sample and resize it.
+    Cut a random window of the wanted shape out of a sample and resize it, perhaps mirrored.
 
     Returns rgb uint8 (height, width, 3), depth float32 (height, width) in metres with NaN, and
     the focal length in pixels of the result: a smaller window is a longer lens. Depth is picked,
-    never interpolated. Without `vary` the largest centred window is taken.
+    never interpolated.
     """
     rgb, depth_m, camera = sample.rgb, sample.depth_m, sample.camera
-    if vary:
-        rgb, depth_m = _rotate(rgb, depth_m, angle_deg=rng.uniform(-ROTATION_DEG, ROTATION_DEG))
+    rgb, depth_m = _rotate(rgb, depth_m, angle_deg=rng.uniform(-ROTATION_DEG, ROTATION_DEG))
     largest = min(camera.height / height, camera.width / width)
-    scale = largest * (rng.uniform(SMALLEST_CROP, 1.0) if vary else 1.0)
+    scale = largest * rng.uniform(SMALLEST_CROP, 1.0)
     cut_height, cut_width = max(1, round(height * scale)), max(1, round(width * scale))
     spare_rows, spare_columns = camera.height - cut_height, camera.width - cut_width
-    top = int(rng.integers(0, spare_rows + 1)) if vary else spare_rows // 2
-    left = int(rng.integers(0, spare_columns + 1)) if vary else spare_columns // 2
+    top = int(rng.integers(0, spare_rows + 1))
+    left = int(rng.integers(0, spare_columns + 1))
     window = np.s_[top : top + cut_height, left : left + cut_width]
 
     smooth = cv2.INTER_AREA if scale > 1.0 else cv2.INTER_LINEAR
     rgb = cv2.resize(rgb[window], (width, height), interpolation=smooth)
     # Plain INTER_NEAREST takes the corner of what a pixel covers, this its centre, as colour does.
     depth_m = cv2.resize(depth_m[window], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    if vary and rng.random() < 0.5:
+    if rng.random() < 0.5:
         rgb, depth_m = rgb[:, ::-1], depth_m[:, ::-1]
     focal_px = (camera.fx * width / cut_width + camera.fy * height / cut_height) / 2.0
     return np.ascontiguousarray(rgb), np.ascontiguousarray(depth_m), focal_px

@@ -19,6 +19,7 @@ from llm_mde_train.samples import Sample
 # What cameras send, as (height, width) over the long side: 4:3 most often, 16:9, square, upright.
 SHAPES = ((3, 4), (3, 4), (3, 4), (9, 16), (1, 1), (4, 3))
 RENDERED_SIZE = (240, 320)
+FIRST_POOL = 1  # sets its seed apart from those of the batches
 FIRST_POOL_SIZE = 16
 POOL_SIZE = 256
 
@@ -39,7 +40,8 @@ class MixedBatches(IterableDataset):
     A rendered room is used about `reuse` times, differently cropped and lit, because rendering
     costs more than training on it. The first `first_steps` batches have a long side of
     `first_image_size`: the focal length shrinks with the image, so the metres stay right and
-    early steps cost less. The same seed and number of workers give the same batches.
+    early steps cost less. The same seed and number of workers give the same batches, also when
+    a later stream begins at batch `start` of an earlier one.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class MixedBatches(IterableDataset):
         reuse: int,
         first_image_size: int,
         first_steps: int,
+        start: int = 0,
     ) -> None:
         super().__init__()
         self.real = real
@@ -65,23 +68,39 @@ class MixedBatches(IterableDataset):
         self.reuse = reuse
         self.first_image_size = first_image_size
         self.first_steps = first_steps
+        self.start = start
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         if worker:
             cv2.setNumThreads(0)  # its threads do not survive the fork
-        rng = np.random.default_rng((self.seed, number))
+        first = self.start + number
         fresh = self._rooms_per_batch()
-        pool: deque[Sample] = deque(maxlen=POOL_SIZE)
-        pool.extend(rendered_samples(int(rng.integers(2**31)), FIRST_POOL_SIZE if fresh else 0))
-        for step in itertools.count(number, workers):  # workers take turns
-            pool.extend(rendered_samples(int(rng.integers(2**31)), fresh))
-            long_side = self.first_image_size if step < self.first_steps else self.image_size
+        pool = self._pool_before(first, workers=workers)
+        for index in itertools.count(first, workers):  # workers take turns
+            rng = np.random.default_rng((self.seed, index))
+            pool.extend(rendered_samples(_room_seed(rng), fresh))
+            long_side = self.first_image_size if index < self.first_steps else self.image_size
             height, width = self._shape(rng, long_side)
             yield collate(
                 [self._draw(rng, pool, height=height, width=width) for _ in range(self.batch_size)]
             )
+
+    def _pool_before(self, index: int, *, workers: int) -> deque[Sample]:
+        """Render the rooms that are in the pool of a batch's worker before that batch."""
+        pool: deque[Sample] = deque(maxlen=POOL_SIZE)
+        fresh = self._rooms_per_batch()
+        if fresh:
+            worker, enough = index % workers, -(-POOL_SIZE // fresh)
+            earlier = range(worker, index, workers)
+            if len(earlier) < enough:
+                first = np.random.default_rng((self.seed, worker, FIRST_POOL))
+                pool.extend(rendered_samples(_room_seed(first), FIRST_POOL_SIZE))
+            for batch in earlier[-enough:]:
+                rng = np.random.default_rng((self.seed, batch))
+                pool.extend(rendered_samples(_room_seed(rng), fresh))
+        return pool
 
     def _rooms_per_batch(self) -> int:
         if self.real_fraction == 1.0:
@@ -107,6 +126,10 @@ class MixedBatches(IterableDataset):
             np.where(depth_m <= sample.max_depth_m, depth_m, np.nan),
             focal_px,
         )
+
+
+def _room_seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
 
 
 def rendered_samples(seed: int, count: int) -> list[Sample]:

@@ -34,7 +34,7 @@ def fit(
     out: Annotated[Path, typer.Option(help='folder for the run')] = Path('runs/fit'),
     index: Index = None,
 ) -> None:
-    """Train a model from a recipe."""
+    """Train a model from a recipe; a run that was stopped goes on where it was."""
     with sentences_for_errors():
         chosen = Recipe.read(recipe)
         if index is not None:
@@ -60,6 +60,9 @@ def evaluate_command(
             help='sets whose median depth is the constant baseline; default: the judged sets'
         ),
     ] = '',
+    crop: Annotated[
+        str, typer.Option(help="pixels to judge: none (all) or eigen (the usual part of NYU's)")
+    ] = 'none',
     device: str = 'auto',
     json_path: Annotated[
         Path | None, typer.Option('--json', help='write the figures here')
@@ -70,17 +73,24 @@ def evaluate_command(
         left_out = _names(leave_out)
         samples = [s for s in read_index(index, sets=_names(sets)) if s.scene not in left_out]
         known = read_index(index, sets=_names(constant_from)) if constant_from else samples
-        constant_m = median_depth_m(known)
-        constant = evaluate_constant(constant_m, samples)
+        constant_m = median_depth_m(known, crop=crop)
+        constant = evaluate_constant(constant_m, samples, crop=crop)
         estimator = DepthEstimator.from_pretrained(model, adapter=adapter, device=device)
-        scenes = evaluate(estimator, samples)
+        scenes = evaluate(estimator, samples, crop=crop)
     Console().print(
         _table(scenes, constant, title=f'{model} on {sets}, metres'),
         f'constant: {constant_m:.2f} m everywhere',
     )
     if json_path is not None:
-        report = {'model': model, 'sets': _names(sets), 'scenes': scenes, 'constant_m': constant_m}
-        json_path.write_text(json.dumps(report | {'constant': constant}, indent=2))
+        report = {
+            'model': model,
+            'sets': _names(sets),
+            'crop': crop,
+            'scenes': scenes,
+            'constant_m': constant_m,
+            'constant': constant,
+        }
+        json_path.write_text(json.dumps(report, indent=2))
 
 
 @contextmanager

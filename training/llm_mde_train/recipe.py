@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
 import difflib
+import inspect
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from llm_mde_core import LLMMDEConfig
 
 TRAIN_CHOICES = ('all', 'lora')
 
@@ -18,10 +21,13 @@ class Recipe:
     What a training run starts from, sees and does; ValueError for a value that cannot work.
 
     `train: lora` freezes the backbones, puts LoRA on them and trains the parts between them in
-    full; what is saved is a plain model with the factors folded in.
+    full; what is saved is a plain model with the factors folded in, and the adapter beside it.
     """
 
     preset: str = 'tiny'
+    overrides: dict[str, Any] = field(
+        default_factory=dict
+    )  # of the preset, by LLMMDEConfig's names
     start_from: str = ''  # bundled name or model folder; empty starts from the preset
     train: str = 'all'  # or 'lora'
     index: str = ''  # index.csv of real frames; empty trains on rendered rooms alone
@@ -43,7 +49,7 @@ class Recipe:
     workers: int = 1
     seed: int = 0
     training_data: str = ''
-    weights_license: str = 'Apache-2.0'
+    weights_license: str = ''  # empty keeps what the model says
 
     def __post_init__(self) -> None:
         for spec in fields(self):
@@ -51,6 +57,12 @@ class Recipe:
             _check_type(spec.name, getattr(self, spec.name), type(default))
         if self.train not in TRAIN_CHOICES:
             raise ValueError(f'train must be one of {TRAIN_CHOICES}, not {self.train!r}')
+        if self.overrides and self.start_from:
+            raise ValueError(
+                f'overrides {sorted(self.overrides)} change a preset, '
+                f'not the model {self.start_from!r}'
+            )
+        _check_names(self.overrides, _architecture(), where='overrides')
         if not 0.0 <= self.real_fraction <= 1.0:
             raise ValueError(f'real_fraction must lie in 0 to 1, not {self.real_fraction}')
         for name in ('reuse', 'steps', 'batch_size', 'validate_every'):
@@ -61,13 +73,21 @@ class Recipe:
     def read(cls, path: Path) -> Recipe:
         """Read a YAML recipe; ValueError names an unknown key and the known one nearest to it."""
         values = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-        known = [spec.name for spec in fields(cls)]
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f'did you mean {near[0]!r}?' if near else f'known are {", ".join(known)}'
-                raise ValueError(f'{path} has an unknown key {key!r}: {hint}')
+        _check_names(values, [spec.name for spec in fields(cls)], where=str(path))
         return cls(**values)
+
+
+def _architecture() -> list[str]:
+    names = list(inspect.signature(LLMMDEConfig.__init__).parameters)
+    return [name for name in names if name not in ('self', 'kwargs')]
+
+
+def _check_names(values: dict[str, Any], known: list[str], *, where: str) -> None:
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f'did you mean {near[0]!r}?' if near else f'known are {", ".join(known)}'
+            raise ValueError(f'{where} has an unknown key {key!r}: {hint}')
 
 
 def _check_type(name: str, value: Any, wanted: type) -> None:
