@@ -1,0 +1,132 @@
+"""One step of training, what it changes, and that state as tensors and JSON."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+import copy
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from llm_mde_core import LLMMDEForDepthEstimation, add_lora
+from llm_mde_train.batches import Batch
+from llm_mde_train.losses import LossWeights, total_loss
+from llm_mde_train.recipe import Recipe
+
+
+class Trainer:
+    """A model that learns, with its optimiser, schedule and the running mean of its weights."""
+
+    def __init__(self, model: LLMMDEForDepthEstimation, recipe: Recipe) -> None:
+        self.device = model.device
+        self.canonical_focal_px = model.config.canonical_focal_px
+        self.clip_norm = recipe.clip_norm
+        self.model = (add_lora(model) if recipe.train == 'lora' else model).train()
+        self.trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.trained,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, 0.98),
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: learning_rate_factor(recipe, step)
+        )
+        self.average = AveragedModel(self.model, multi_avg_fn=_running_mean(recipe.ema_decay))
+
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Learn from one batch; return its loss and the parts of it."""
+        loss, parts = self.loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, self.clip_norm, error_if_nonfinite=True)
+        self.optimizer.step()
+        self.schedule.step()
+        self.average.update_parameters(self.model)
+        return {'loss': loss.detach()} | {name: part.detach() for name, part in parts.items()}
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss of one batch and its parts."""
+        pixels = batch.rgb.to(self.device).permute(0, 3, 1, 2).float() / 255.0
+        focal_px = batch.focal_px.to(self.device)
+        return total_loss(
+            self.model(pixel_values=pixels, focal_px=focal_px),
+            depth_m=batch.depth_m.to(self.device),
+            canonical_ratio=self.canonical_focal_px / focal_px,
+            weights=LossWeights(),
+        )
+
+    def averaged(self) -> LLMMDEForDepthEstimation:
+        """Return a copy with the averaged weights, LoRA folded in; training does not notice."""
+        model = copy.deepcopy(self.average.module)
+        return model.merge_and_unload() if isinstance(model, PeftModel) else model
+
+    def save(self, averaged: LLMMDEForDepthEstimation, out: Path) -> None:
+        """Write the averaged model to `out/model` and, with LoRA, its adapter to `out/adapter`."""
+        averaged.save_pretrained(out / 'model')
+        if isinstance(self.average.module, PeftModel):
+            self.average.module.save_pretrained(out / 'adapter')
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return what the next steps follow from: tensors, and what is no tensor."""
+        optimizer = self.optimizer.state_dict()
+        tensors = {
+            f'optimizer.{number}.{name}': value
+            for number, values in optimizer['state'].items()
+            for name, value in values.items()
+        }
+        for part in ('model', 'average'):
+            weights = getattr(self, part).state_dict()
+            tensors |= {f'{part}.{name}': weight for name, weight in weights.items()}
+        tensors['random.cpu'] = torch.get_rng_state()
+        if self.device.type == 'cuda':
+            tensors['random.cuda'] = torch.cuda.get_rng_state(self.device)
+        schedule = self.schedule.state_dict()
+        return tensors, {'param_groups': optimizer['param_groups'], 'schedule': schedule}
+
+    def load_state(self, tensors: dict[str, torch.Tensor], rest: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        for part in ('model', 'average'):
+            getattr(self, part).load_state_dict(_under(part, tensors))
+        moments: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
+        for name, value in _under('optimizer', tensors).items():
+            number, key = name.split('.', 1)
+            moments[int(number)][key] = value
+        groups = rest['param_groups']
+        self.optimizer.load_state_dict({'state': dict(moments), 'param_groups': groups})
+        self.schedule.load_state_dict(rest['schedule'])
+        torch.set_rng_state(tensors['random.cpu'])
+        if 'random.cuda' in tensors and self.device.type == 'cuda':
+            torch.cuda.set_rng_state(tensors['random.cuda'], self.device)
+
+
+def _under(part: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    prefix = f'{part}.'
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _running_mean(decay: float) -> Callable[[Any, Any, torch.Tensor], None]:
+    """Return the update of a running mean that forgets fast at first: it starts at random."""
+
+    def update(mean: Any, weights: Any, count: torch.Tensor) -> None:
+        early = (1.0 + int(count)) / (10.0 + int(count))
+        get_ema_multi_avg_fn(min(decay, early))(mean, weights, count)
+
+    return update
+
+
+def learning_rate_factor(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then polynomial decay (power 0.9) to the final rate."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    left = 1.0 - (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    floor = recipe.final_learning_rate / recipe.learning_rate
+    return floor + (1.0 - floor) * max(0.0, left) ** 0.9
