@@ -17,7 +17,8 @@ README = (ROOT / 'README.md').read_text()
 
 
 def code_blocks(language: str) -> list[str]:
-    return re.findall(rf'^```{language}\n(.*?)^```', README, flags=re.DOTALL | re.MULTILINE)
+    fences = re.findall(r'^```(.*?)\n(.*?)^```$', README, flags=re.DOTALL | re.MULTILINE)
+    return [text for name, text in fences if name == language]
 
 
 @pytest.mark.parametrize(
