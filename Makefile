@@ -15,7 +15,7 @@ PYTEST ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
 # A sourced ROS installation must not mix with the wheels.
 unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH

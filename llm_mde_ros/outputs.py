@@ -2,14 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 
-from llm_mde_core.estimator import DepthPrediction
 from llm_mde_core.geometry import Camera, back_project
 from llm_mde_ros.conversions import (
     camera_to_info,
@@ -18,6 +17,9 @@ from llm_mde_ros.conversions import (
     points_to_cloud,
     preview_to_image,
 )
+
+if TYPE_CHECKING:  # the network takes seconds to import
+    from llm_mde_core.estimator import DepthPrediction
 
 OUTPUT_TOPICS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
@@ -66,7 +68,7 @@ class OutputSettings:
 
 
 def make_outputs(
-    prediction: DepthPrediction,
+    prediction: 'DepthPrediction',
     *,
     rgb: np.ndarray,
     camera: Camera,

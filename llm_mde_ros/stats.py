@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from std_msgs.msg import Header
 
-from llm_mde_core.estimator import DepthPrediction
 from llm_mde_ros.frame_counters import FrameCounters
+
+if TYPE_CHECKING:  # the network takes seconds to import
+    from llm_mde_core.estimator import DepthPrediction
 
 try:
     from llm_mde_msgs.msg import DepthStats

@@ -136,8 +136,10 @@ def test_demo_with_a_model_that_is_missing_says_so(tmp_path):
     assert not (tmp_path / 'out' / 'bag').exists()
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize('playing', [False, True])
+@pytest.mark.parametrize(
+    ('number', 'playing'),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, True)],
+)
 def test_a_stopped_demo_leaves_no_node_behind(tmp_path, tiny_model_dir, number, playing):
     images = [small_bags.colour(n) for n in range(300)]  # the node warns: no camera_info
     bag = small_bags.write_rosbag2(tmp_path / 'bag', images)
