@@ -113,7 +113,7 @@ class DepthEstimator:
         depth = fit.depth_to_image(output.predicted_depth.float(), height=height, width=width)[0]
         confidence = fit.to_image(confidence_of(output.log_spread), height=height, width=width)[0]
         depth_class, prompt = self._read_prompt(output)
-        prediction = DepthPrediction(
+        return DepthPrediction(
             depth_m=depth.cpu().numpy(),
             confidence=confidence.cpu().numpy(),
             depth_class=depth_class,
@@ -124,7 +124,6 @@ class DepthEstimator:
                 'postprocess': time.perf_counter() - estimated,
             },
         )
-        return prediction
 
     def info(self) -> dict[str, Any]:
         """Describe the model: parts, parameters, sizes, depth range, training data, licence."""
