@@ -219,6 +219,11 @@ class Robot:
         status = self.statuses.get(part)
         return {v.key: v.value for v in status.values} if status else {}
 
+    def told(self, part: str) -> str:
+        """Return the sentence of the last report; empty before the first one."""
+        status = self.statuses.get(part)
+        return status.message if status else ''
+
     def count(self, key: str, part: str = 'input') -> int:
         """Return a counter of a report that was made from now on."""
         self.statuses.pop(part, None)

@@ -344,9 +344,7 @@ def test_without_camera_info_the_field_of_view_is_used_with_a_warning(robot: Any
     info = robot.answer_eventually('depth/camera_info', rgb)
     assert info.k[0] == pytest.approx(expected_fx)
     assert 'hfov_deg' in robot.under_test.text()
-    robot.wait_for(
-        lambda: 'field of view of 60 degrees' in robot.statuses['input'].message, 'warning'
-    )
+    robot.wait_for(lambda: 'field of view of 60 degrees' in robot.told('input'), 'warning')
     with robot.parameter('hfov_deg', 90.0, default=60.0):
         robot.listen('depth/camera_info')
         wider = robot.answer('depth/camera_info', robot.show(rgb, fx=None))

@@ -24,8 +24,8 @@ def test_a_missing_model_is_told_and_mended_then_every_transition_works(
         assert "no model '/no/such/model'" in log
         assert 'give a bundled name' in log
         assert "'points.strid' is ignored; the nearest known one is 'points.stride'" in log
-        robot.wait_for(lambda: robot.statuses['model'].level == b'\2', 'error in diagnostics')
-        assert '/no/such/model' in robot.statuses['model'].message
+        robot.wait_for(lambda: '/no/such/model' in robot.told('model'), 'error in diagnostics')
+        assert robot.statuses['model'].level == b'\2'
 
         assert robot.set_parameter('model', str(tiny_model_dir)).successful
         assert robot.transition('configure')
