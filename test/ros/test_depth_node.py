@@ -232,11 +232,21 @@ def test_the_newest_image_wins_and_the_others_count_as_skipped(robot: Any, big_r
     for message in burst:
         camera.publish(message)
     robot.answer('points', robot.stamp_ns)
-    after = [robot.count('received'), robot.count('skipped'), robot.count('published', 'output')]
-    received, skipped, published = np.subtract(after, before)
+
+    def counted() -> list[int]:
+        after = [
+            robot.count('received'),
+            robot.count('skipped'),
+            robot.count('published', 'output'),
+        ]
+        return [now - then for now, then in zip(after, before, strict=True)]
+
+    # A frame counts as published only after the cloud has left, so the sum may lag a report.
+    robot.wait_for(lambda: counted()[0] == counted()[1] + counted()[2], 'every image counted')
+    received, skipped, published = counted()
     assert skipped > 0
     assert received == skipped + published
-    assert len(robot.received['points']) == published + 1
+    assert 1 <= len(robot.received['points']) - 1 <= published  # history of 1: newer may replace
 
 
 def test_rates_are_limited_by_stamp_and_a_jump_back_starts_anew(robot: Any, rgb: np.ndarray):
