@@ -270,6 +270,13 @@ class Robot:
             self._clients[name] = self.node.create_client(service, f'depth_node/{name}')
         client = self._clients[name]
         self.wait_for(client.service_is_ready, f'service {name}', timeout_s=120.0)
+        # An answer is lost when the node has found our request but not yet our reader of answers.
+        if name == 'get_state':  # asking again changes nothing
+            for _ in range(10):
+                future = client.call_async(request)
+                self.executor.spin_until_future_complete(future, timeout_sec=3.0)
+                if future.done():
+                    return future.result()
         future = client.call_async(request)
         self.wait_for(future.done, f'answer of {name}', timeout_s=60.0)
         return future.result()
