@@ -33,7 +33,8 @@ class LLMMDEConfig(PretrainedConfig):
     Ablations: `language` ('pretrained', 'random', 'none'), `prompt` ('adaptive', 'fixed',
     'shuffled') and LoRA ranks of 0.
 
-    Depth is predicted for a camera of `canonical_focal_px` (pixels of the network's input),
+    Images are resized to the focal length `canonical_focal_px`, in pixels of the network's input,
+    or less where the long side would exceed `image_size`. Depth is predicted for that camera,
     multiplied by the ratio of the real focal length to it, and never exceeds `max_depth_m`.
     Raises ValueError for a value that cannot work.
     """
@@ -222,8 +223,8 @@ def _tiny() -> dict[str, Any]:
         lora_vision_alpha=16,
         lora_language_rank=8,
         lora_language_alpha=16,
-        image_size=192,
-        canonical_focal_px=210.0,
+        image_size=224,
+        canonical_focal_px=154.0,
     )
 
 

@@ -99,7 +99,7 @@ class DepthEstimator:
         _check_image(rgb, camera)
         height, width = rgb.shape[:2]
         start = time.perf_counter()
-        fit = self.processor.fit(height=height, width=width)
+        fit = self.processor.fit(height=height, width=width, focal_px=camera.focal_px)
         pixels = fit.to_network(_to_tensor(rgb).to(self.device).permute(2, 0, 1)[None])
         focal_px = camera.resized(width=fit.width, height=fit.height).focal_px
         self._wait()

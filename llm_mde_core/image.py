@@ -1,5 +1,5 @@
 """
-Between an image of any size and the network's input: aspect ratio kept, whole patches.
+Between an image of any size and lens and the network's input: one focal length, whole patches.
 
 Shapes: B batch, H and W pixels of the image, Hn and Wn of the network's input.
 """
@@ -7,6 +7,7 @@ Shapes: B batch, H and W pixels of the image, Hn and Wn of the network's input.
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,14 +21,18 @@ if TYPE_CHECKING:
     from llm_mde_core.config import LLMMDEConfig
 
 
+UNKNOWN_LENS_DEG = 60.0  # field of view along the long side
+
+
 @dataclass(frozen=True)
 class Fit:
     """
-    How an image of one size becomes an input of the network.
+    How the images of one camera become inputs of the network.
 
-    The image is resized to (`height`, `width`), the long side to the network's image size, and
-    its last row and column are repeated until the sides are (`padded_height`, `padded_width`),
-    whole patches.
+    An image is resized to (`height`, `width`), so that its focal length becomes the canonical
+    one: through whatever lens, a thing of one size at one distance covers as many pixels. Only
+    when its long side would exceed the network's image size is it made smaller. Its last row and
+    column are repeated until the sides are (`padded_height`, `padded_width`), whole patches.
     """
 
     height: int
@@ -36,11 +41,20 @@ class Fit:
     padded_width: int
 
     @classmethod
-    def of(cls, *, height: int, width: int, image_size: int, patch_px: int) -> Fit:
-        """Fit an image of (height, width); ValueError for an empty one."""
+    def of(
+        cls,
+        *,
+        height: int,
+        width: int,
+        focal_px: float,
+        canonical_focal_px: float,
+        image_size: int,
+        patch_px: int,
+    ) -> Fit:
+        """Fit images of (height, width) and a focal length; ValueError for an empty one."""
         if height < 1 or width < 1:
             raise ValueError(f'an image needs at least one pixel, got {height} x {width}')
-        scale = image_size / max(height, width)
+        scale = min(canonical_focal_px / focal_px, image_size / max(height, width))
         fitted_height, fitted_width = (max(1, round(side * scale)) for side in (height, width))
         return cls(
             height=fitted_height,
@@ -80,20 +94,43 @@ class LLMMDEImageProcessor(BaseImageProcessor):
 
     model_input_names: ClassVar[list[str]] = ['pixel_values']
 
-    def __init__(self, image_size: int = 320, patch_px: int = 16, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        image_size: int = 320,
+        patch_px: int = 16,
+        canonical_focal_px: float = 260.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size
         self.patch_px = patch_px
+        self.canonical_focal_px = canonical_focal_px
 
     @classmethod
     def from_config(cls, config: LLMMDEConfig) -> LLMMDEImageProcessor:
         """Take the sizes from a model's configuration."""
-        return cls(image_size=config.image_size, patch_px=config.patch_px)
+        return cls(
+            image_size=config.image_size,
+            patch_px=config.patch_px,
+            canonical_focal_px=config.canonical_focal_px,
+        )
 
-    def fit(self, *, height: int, width: int) -> Fit:
-        """Return how an image of this size enters the network."""
+    def fit(self, *, height: int, width: int, focal_px: float | None = None) -> Fit:
+        """
+        Return how an image of this size and focal length enters the network.
+
+        A pipeline of transformers knows no camera: its images are taken as `UNKNOWN_LENS_DEG`
+        wide.
+        """
+        if focal_px is None:
+            focal_px = max(height, width) / 2 / math.tan(math.radians(UNKNOWN_LENS_DEG) / 2)
         return Fit.of(
-            height=height, width=width, image_size=self.image_size, patch_px=self.patch_px
+            height=height,
+            width=width,
+            focal_px=focal_px,
+            canonical_focal_px=self.canonical_focal_px,
+            image_size=self.image_size,
+            patch_px=self.patch_px,
         )
 
     def preprocess(self, images: Any, return_tensors: str | None = 'pt', **_: Any) -> BatchFeature:

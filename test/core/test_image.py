@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from conftest import small_config
 import numpy as np
 from PIL import Image
 import pytest
 import torch
-from transformers import AutoImageProcessor, pipeline
+from transformers import AutoImageProcessor, PreTrainedTokenizerBase, pipeline
 
-from llm_mde_core import Camera, DepthEstimator, LLMMDEImageProcessor
+from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation, LLMMDEImageProcessor
 from llm_mde_core.image import Fit
+
+SHORT_LENS_PX = 0.1  # so short that the size of the image decides
+
+
+def fit_of(
+    *, height: int, width: int, image_size: int = 256, focal_px: float = SHORT_LENS_PX
+) -> Fit:
+    return Fit.of(
+        height=height,
+        width=width,
+        focal_px=focal_px,
+        canonical_focal_px=200.0,
+        image_size=image_size,
+        patch_px=16,
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,17 +45,29 @@ from llm_mde_core.image import Fit
 def test_aspect_ratio_is_kept_and_patches_are_whole(
     height: int, width: int, expected: tuple[int, int, int, int]
 ) -> None:
-    fit = Fit.of(height=height, width=width, image_size=256, patch_px=16)
+    fit = fit_of(height=height, width=width)
     assert (fit.height, fit.width, fit.padded_height, fit.padded_width) == expected
+
+
+@pytest.mark.parametrize(
+    ('focal_px', 'width'),
+    [(400.0, 256), (500.0, 256), (640.0, 200), (1280.0, 100), (1e6, 1)],
+)
+def test_a_longer_lens_makes_a_smaller_input_of_one_focal_length(
+    focal_px: float, width: int
+) -> None:
+    fit = fit_of(height=480, width=640, focal_px=focal_px)
+    assert fit.width == width
+    assert fit.height == max(1, round(width * 0.75))
 
 
 def test_an_empty_image_is_refused() -> None:
     with pytest.raises(ValueError, match='0 x 640'):
-        Fit.of(height=0, width=640, image_size=256, patch_px=16)
+        fit_of(height=0, width=640)
 
 
 def test_padding_repeats_the_border_and_is_cut_off_again() -> None:
-    fit = Fit.of(height=50, width=64, image_size=64, patch_px=16)
+    fit = fit_of(height=50, width=64, image_size=64)
     rgb = torch.randint(0, 256, (1, 3, 50, 64), dtype=torch.uint8)
     network = fit.to_network(rgb)
     assert network.shape == (1, 3, 64, 64)
@@ -50,7 +78,7 @@ def test_padding_repeats_the_border_and_is_cut_off_again() -> None:
 
 def test_a_plane_stays_a_plane_when_depth_is_enlarged() -> None:
     """Bilinear in z would bend it; bicubic would overshoot at edges."""
-    fit = Fit.of(height=96, width=128, image_size=64, patch_px=16)
+    fit = fit_of(height=96, width=128, image_size=64)
     small = Camera(width=64, height=48, fx=60.0, fy=60.0, cx=31.5, cy=23.5)
     normal, distance = np.array([0.4, 0.2, 0.9]), 2.0
     rays = np.dstack([small.rays(), np.ones((48, 64))])
@@ -63,7 +91,7 @@ def test_a_plane_stays_a_plane_when_depth_is_enlarged() -> None:
 
 
 def test_an_edge_gets_no_depth_beyond_its_two_sides() -> None:
-    fit = Fit.of(height=64, width=64, image_size=32, patch_px=16)
+    fit = fit_of(height=64, width=64, image_size=32)
     depth = torch.ones(1, 32, 32)
     depth[:, :, 16:] = 5.0
     enlarged = fit.depth_to_image(depth, height=64, width=64)
@@ -79,18 +107,23 @@ def test_processor_refuses_what_is_no_image() -> None:
         processor([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)])
 
 
-def test_pipeline_gives_the_depth_of_the_estimator(tiny_model_dir: Path, rgb: np.ndarray) -> None:
-    depth = pipeline('depth-estimation', model=str(tiny_model_dir), device='cpu')(
-        Image.fromarray(rgb)
-    )['predicted_depth']
+def test_pipeline_gives_the_depth_of_the_estimator(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, rgb: np.ndarray
+) -> None:
+    # The pipeline knows no camera, so it assumes a usual lens; here it becomes 56 pixels wide.
+    camera = Camera.from_hfov(width=64, height=48, hfov_deg=60.0)
+    config = small_config(canonical_focal_px=camera.focal_px * 56 / 64)
+    LLMMDEForDepthEstimation.create(config, tokenizer).save_pretrained(tmp_path)
+    depth = pipeline('depth-estimation', model=str(tmp_path), device='cpu')(Image.fromarray(rgb))[
+        'predicted_depth'
+    ]
     assert depth.shape == (48, 64)
-    estimator = DepthEstimator.from_pretrained(tiny_model_dir, device='cpu')
-    # The pipeline knows no camera, so it assumes the canonical focal length.
-    camera = Camera(width=64, height=48, fx=60.0, fy=60.0, cx=31.5, cy=23.5)
+    estimator = DepthEstimator.from_pretrained(tmp_path, device='cpu')
     np.testing.assert_allclose(depth, estimator.infer(rgb, camera).depth_m, rtol=1e-4)
 
 
 def test_preprocessing_travels_with_the_model(tiny_model_dir: Path) -> None:
     processor = AutoImageProcessor.from_pretrained(tiny_model_dir)
     assert isinstance(processor, LLMMDEImageProcessor)
-    assert (processor.image_size, processor.patch_px) == (64, 16)
+    sizes = (processor.image_size, processor.patch_px, processor.canonical_focal_px)
+    assert sizes == (64, 16, 60.0)

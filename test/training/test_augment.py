@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llm_mde_core import Camera
-from llm_mde_train.augment import SMALLEST_CROP, change_light, crop_to
+from llm_mde_train.augment import change_light, crop_to
 from llm_mde_train.samples import Sample
 
 CAMERA = Camera(width=320, height=240, fx=260.0, fy=262.0, cx=159.5, cy=119.5)
@@ -28,17 +28,19 @@ def panel() -> Sample:
     )
 
 
-def crops(sample: Sample, sizes):
-    """Yield crops, each by a generator of its own."""
+def crops(sample: Sample, sizes, *, smallest: float = 0.6):
+    """Yield crops, `smallest` to 1 of the largest possible, each by a generator of its own."""
     for seed, (height, width) in enumerate(sizes):
         rng = np.random.default_rng(seed)
-        yield crop_to(sample, rng, height=height, width=width)
+        widest_view = min(CAMERA.height / height, CAMERA.width / width)
+        focal_px = CAMERA.focal_px / (widest_view * rng.uniform(smallest, 1.0))
+        yield crop_to(sample, rng, height=height, width=width, focal_px=focal_px)
 
 
 @pytest.mark.parametrize('size', [(96, 128), (240, 320), (288, 384), (90, 90), (160, 96)])
 def test_focal_length_follows_the_crop(size):
     whole = 0
-    for rgb, depth_m, focal_px in crops(panel(), [size] * 16):
+    for rgb, depth_m, focal_px in crops(panel(), [size] * 40):
         assert rgb.shape == (*size, 3)
         assert rgb.dtype == np.uint8
         assert depth_m.shape == size
@@ -53,11 +55,11 @@ def test_focal_length_follows_the_crop(size):
     assert whole >= 4
 
 
-def test_smaller_windows_are_longer_lenses():
-    focal_px = [found[2] for found in crops(panel(), [(120, 160)] * 60)]
-    shortest = 261.0 / 2
-    assert min(focal_px) == pytest.approx(shortest, rel=0.05)
-    assert max(focal_px) == pytest.approx(shortest / SMALLEST_CROP, rel=0.05)
+@pytest.mark.parametrize('wanted_px', [60.0, 130.5, 200.0, 400.0])
+def test_the_window_gives_the_wanted_focal_length_or_the_widest_view(wanted_px):
+    rng = np.random.default_rng(0)
+    _, _, focal_px = crop_to(panel(), rng, height=120, width=160, focal_px=wanted_px)
+    assert focal_px == pytest.approx(max(wanted_px, CAMERA.focal_px / 2), rel=0.01)
 
 
 def middle(weights: np.ndarray) -> np.ndarray:
@@ -85,7 +87,7 @@ def test_colour_and_depth_are_mirrored_together():
     rgb = np.repeat((ramp * 40).astype(np.uint8)[..., None], 3, axis=2)
     sample = replace(panel(), rgb=rgb, depth_m=ramp)
     directions = set()
-    for light, depth_m, _ in crops(sample, [(120, 160)] * 12):
+    for light, depth_m, _ in crops(sample, [(120, 160)] * 12, smallest=1.0):
         known = np.isfinite(depth_m)
         assert np.abs(light[..., 0][known] - depth_m[known] * 40).max() < 3
         directions.add(bool(np.nanmean(depth_m[:, :20]) < np.nanmean(depth_m[:, -20:])))
@@ -98,7 +100,7 @@ def test_unknown_stays_unknown_and_turning_adds_no_depth():
     for _, depth_m, _ in crops(sample, [(120, 160)] * 6):
         assert 0.1 < np.isnan(depth_m).mean() < 0.9
     plain = replace(panel(), depth_m=np.full((240, 320), 3.0, np.float32))
-    for _, depth_m, _ in crops(plain, [(240, 320)] * 6):
+    for _, depth_m, _ in crops(plain, [(240, 320)] * 6, smallest=1.0):
         assert np.isnan(depth_m).mean() < 0.1
         assert np.nanmin(depth_m) == np.nanmax(depth_m) == 3.0
 

@@ -30,6 +30,7 @@ def sample(depth_m: float, *, max_depth_m: float = 10.0) -> Sample:
 @pytest.fixture
 def rendered(monkeypatch) -> list[int]:
     """Replace rendering; return the list to which every call adds its number of rooms."""
+    monkeypatch.setattr(module, 'LONG_SIDES', (1.0,))
     counts = []
 
     def render(seed: int, count: int) -> list[Sample]:
@@ -46,6 +47,7 @@ def mixed(real: list[Sample], **changes) -> MixedBatches:
         seed=1,
         batch_size=4,
         image_size=64,
+        canonical_focal_px=50.0,
         patch_px=16,
         real_fraction=0.5,
         reuse=2,
@@ -154,14 +156,28 @@ def test_pool_is_bounded(rendered, monkeypatch):
         assert len({float(np.nanmax(d)) for d in batch.depth_m.numpy()}) == 1  # one room is kept
 
 
-def test_focal_length_is_that_of_the_window(rendered):
-    # The lens is 55.4 px on 64 columns; windows of 0.6 to 1 of the largest are longer lenses.
+def test_long_sides_vary_at_one_focal_length(monkeypatch, rendered):
+    monkeypatch.setattr(module, 'LONG_SIDES', (1.0, 0.75))
+    batches = take(20, mixed([]))
+    assert {max(batch.rgb.shape[1:3]) for batch in batches} == {64, 48}
+
+
+def test_focal_lengths_lie_around_the_canonical_one_or_are_the_shortest_there_is(rendered):
+    # The lens is 55.4 px on 64 columns.
     focal = sample(1.0).camera.focal_px
-    for batch in take(20, mixed([])):
+    logs = []
+    for batch in take(40, mixed([], canonical_focal_px=100.0)):
         height, width = batch.rgb.shape[1:3]
-        shortest = focal * max(height / 48, width / 64)
-        assert (batch.focal_px >= 0.95 * shortest).all()
-        assert (batch.focal_px <= 1.05 * shortest / 0.6).all()
+        assert (batch.focal_px >= 0.95 * focal * max(height / 48, width / 64)).all()
+        logs += (batch.focal_px / 100.0).log().tolist()
+    assert np.mean(logs) == pytest.approx(0.0, abs=0.05)
+    assert np.std(logs) == pytest.approx(module.LENS_SIGMA, abs=0.04)
+
+
+def test_early_small_images_have_a_focal_length_as_much_shorter(rendered):
+    early = take(20, mixed([], canonical_focal_px=100.0, first_steps=20))
+    focal_px = torch.cat([batch.focal_px for batch in early])
+    assert float(focal_px.log().mean().exp()) == pytest.approx(50.0, rel=0.1)
 
 
 def test_depth_that_is_not_to_be_trusted_is_unknown(rendered):

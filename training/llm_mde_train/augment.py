@@ -7,24 +7,23 @@ import numpy as np
 
 from llm_mde_train.samples import Sample
 
-SMALLEST_CROP = 0.6
 ROTATION_DEG = 2.5
 
 
 def crop_to(
-    sample: Sample, rng: np.random.Generator, *, height: int, width: int
+    sample: Sample, rng: np.random.Generator, *, height: int, width: int, focal_px: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """
-    Cut a random window of the wanted shape out of a sample and resize it, perhaps mirrored.
+    Cut a random window out of a sample and resize it to a shape, perhaps mirrored.
 
-    Returns rgb uint8 (height, width, 3), depth float32 (height, width) in metres with NaN, and
-    the focal length in pixels of the result: a smaller window is a longer lens. Depth is picked,
-    never interpolated.
+    The window is as large as the wanted focal length makes it, or what there is. Returns rgb
+    uint8 (height, width, 3), depth float32 (height, width) in metres with NaN, and the focal
+    length in pixels of the result. Depth is picked, never interpolated.
     """
     rgb, depth_m, camera = sample.rgb, sample.depth_m, sample.camera
     rgb, depth_m = _rotate(rgb, depth_m, angle_deg=rng.uniform(-ROTATION_DEG, ROTATION_DEG))
     largest = min(camera.height / height, camera.width / width)
-    scale = largest * rng.uniform(SMALLEST_CROP, 1.0)
+    scale = min(largest, camera.focal_px / focal_px)
     cut_height, cut_width = max(1, round(height * scale)), max(1, round(width * scale))
     spare_rows, spare_columns = camera.height - cut_height, camera.width - cut_width
     top = int(rng.integers(0, spare_rows + 1))
@@ -37,8 +36,8 @@ def crop_to(
     depth_m = cv2.resize(depth_m[window], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     if rng.random() < 0.5:
         rgb, depth_m = rgb[:, ::-1], depth_m[:, ::-1]
-    focal_px = (camera.fx * width / cut_width + camera.fy * height / cut_height) / 2.0
-    return np.ascontiguousarray(rgb), np.ascontiguousarray(depth_m), focal_px
+    result_px = (camera.fx * width / cut_width + camera.fy * height / cut_height) / 2.0
+    return np.ascontiguousarray(rgb), np.ascontiguousarray(depth_m), result_px
 
 
 def change_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:

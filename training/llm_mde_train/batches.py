@@ -14,10 +14,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from llm_mde_train.augment import change_light, crop_to
 from llm_mde_train.rooms import render_rooms
-from llm_mde_train.samples import Sample
+from llm_mde_train.samples import Frame, Sample
 
 # What cameras send, as (height, width) over the long side: 4:3 most often, 16:9, square, upright.
 SHAPES = ((3, 4), (3, 4), (3, 4), (9, 16), (1, 1), (4, 3))
+# Long sides over the largest: at one focal length a lens of 72, 62 or 53 degrees.
+LONG_SIDES = (1.0, 6 / 7, 6 / 7, 6 / 7, 5 / 7)
+LENS_SIGMA = 0.15  # of the logarithm of the focal length around the canonical one
 RENDERED_SIZE = (240, 320)
 FIRST_POOL = 1  # sets its seed apart from those of the batches
 FIRST_POOL_SIZE = 16
@@ -38,19 +41,21 @@ class MixedBatches(IterableDataset):
     Yield batches of one random shape each, `real_fraction` of the images real, others rendered.
 
     A rendered room is used about `reuse` times, differently cropped and lit, because rendering
-    costs more than training on it. The first `first_steps` batches have a long side of
-    `first_image_size`: the focal length shrinks with the image, so the metres stay right and
-    early steps cost less. The same seed and number of workers give the same batches, also when
+    costs more than training on it. Images are cut and resized to about the canonical focal
+    length, as inference does. The first `first_steps` batches are made for `first_image_size`:
+    the focal length shrinks with the image, so the metres stay right and early steps cost less.
+    The same seed and number of workers give the same batches, also when
     a later stream begins at batch `start` of an earlier one.
     """
 
     def __init__(
         self,
-        real: list[Sample],
+        real: list[Frame],
         *,
         seed: int,
         batch_size: int,
         image_size: int,
+        canonical_focal_px: float,
         patch_px: int,
         real_fraction: float,
         reuse: int,
@@ -63,6 +68,7 @@ class MixedBatches(IterableDataset):
         self.seed = seed
         self.batch_size = batch_size
         self.image_size = image_size
+        self.canonical_focal_px = canonical_focal_px
         self.patch_px = patch_px
         self.real_fraction = real_fraction if real else 0.0
         self.reuse = reuse
@@ -81,10 +87,14 @@ class MixedBatches(IterableDataset):
         for index in itertools.count(first, workers):  # workers take turns
             rng = np.random.default_rng((self.seed, index))
             pool.extend(rendered_samples(_room_seed(rng), fresh))
-            long_side = self.first_image_size if index < self.first_steps else self.image_size
-            height, width = self._shape(rng, long_side)
+            image_size = self.first_image_size if index < self.first_steps else self.image_size
+            height, width = self._shape(rng, image_size)
+            focal_px = self.canonical_focal_px * image_size / self.image_size
             yield collate(
-                [self._draw(rng, pool, height=height, width=width) for _ in range(self.batch_size)]
+                [
+                    self._draw(rng, pool, height=height, width=width, focal_px=focal_px)
+                    for _ in range(self.batch_size)
+                ]
             )
 
     def _pool_before(self, index: int, *, workers: int) -> deque[Sample]:
@@ -107,24 +117,33 @@ class MixedBatches(IterableDataset):
             return 0
         return max(1, round(self.batch_size * (1.0 - self.real_fraction) / self.reuse))
 
-    def _shape(self, rng: np.random.Generator, long_side: int) -> tuple[int, int]:
+    def _shape(self, rng: np.random.Generator, image_size: int) -> tuple[int, int]:
         rows, columns = SHAPES[rng.integers(len(SHAPES))]
-        unit = long_side / max(rows, columns)
+        unit = image_size * LONG_SIDES[rng.integers(len(LONG_SIDES))] / max(rows, columns)
         height, width = (
             max(1, round(side * unit / self.patch_px)) * self.patch_px for side in (rows, columns)
         )
         return height, width
 
     def _draw(
-        self, rng: np.random.Generator, pool: deque[Sample], *, height: int, width: int
+        self,
+        rng: np.random.Generator,
+        pool: deque[Sample],
+        *,
+        height: int,
+        width: int,
+        focal_px: float,
     ) -> tuple[np.ndarray, np.ndarray, float]:
         source = self.real if rng.random() < self.real_fraction else pool
-        sample = source[rng.integers(len(source))]
-        rgb, depth_m, focal_px = crop_to(sample, rng, height=height, width=width)
+        sample = source[rng.integers(len(source))].load()
+        wanted_px = focal_px * np.exp(LENS_SIGMA * rng.standard_normal())
+        rgb, depth_m, result_px = crop_to(
+            sample, rng, height=height, width=width, focal_px=wanted_px
+        )
         return (
             change_light(rgb, rng),
             np.where(depth_m <= sample.max_depth_m, depth_m, np.nan),
-            focal_px,
+            result_px,
         )
 
 

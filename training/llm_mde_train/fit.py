@@ -20,7 +20,7 @@ from llm_mde_train.evaluate import evaluate
 from llm_mde_train.folders import read_index
 from llm_mde_train.recipe import Recipe
 from llm_mde_train.run_folder import RunFolder
-from llm_mde_train.samples import Sample
+from llm_mde_train.samples import Frame, split_by_time
 from llm_mde_train.tokenizer import train_tokenizer
 from llm_mde_train.trainer import Trainer
 
@@ -75,18 +75,6 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     return best
 
 
-def split_by_time(samples: list[Sample], held_out: float) -> tuple[list[Sample], list[Sample]]:
-    """Split samples, in order of time, into the beginnings and the ends of their scenes."""
-    scenes = dict.fromkeys(sample.scene for sample in samples)
-    first, last = [], []
-    for scene in scenes:
-        mine = [sample for sample in samples if sample.scene == scene]
-        cut = len(mine) - round(len(mine) * held_out)
-        first += mine[:cut]
-        last += mine[cut:]
-    return first, last
-
-
 def _start_model(recipe: Recipe) -> LLMMDEForDepthEstimation:
     if recipe.start_from:
         folder = find_model(recipe.start_from, allow_download=False)
@@ -104,7 +92,7 @@ def _start_model(recipe: Recipe) -> LLMMDEForDepthEstimation:
     return model
 
 
-def _real_samples(recipe: Recipe) -> tuple[list[Sample], list[Sample]]:
+def _real_samples(recipe: Recipe) -> tuple[list[Frame], list[Frame]]:
     if not recipe.index:
         return [], []
     samples = read_index(Path(recipe.index), sets=recipe.sets)
@@ -112,13 +100,14 @@ def _real_samples(recipe: Recipe) -> tuple[list[Sample], list[Sample]]:
 
 
 def _loader(
-    recipe: Recipe, real: list[Sample], config: LLMMDEConfig, *, start: int = 0
+    recipe: Recipe, real: list[Frame], config: LLMMDEConfig, *, start: int = 0
 ) -> DataLoader:
     batches = MixedBatches(
         real,
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         image_size=config.image_size,
+        canonical_focal_px=config.canonical_focal_px,
         patch_px=config.patch_px,
         real_fraction=recipe.real_fraction,
         reuse=recipe.reuse,

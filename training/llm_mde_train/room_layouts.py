@@ -21,7 +21,7 @@ CLEARANCE_M = 0.12
 def sample_scene(rng: Dice) -> tuple[Scene, Pose]:
     """Return a random furnished scene and a camera in free space of it."""
     layouts = (_desk, _room, _corridor, _hall, _object, _corner)
-    (layout,) = rng.choices(layouts, weights=(36, 24, 13, 9, 10, 8))
+    (layout,) = rng.choices(layouts, weights=(32, 24, 13, 13, 10, 8))
     for _ in range(20):
         scene, pose = layout(rng)
         if is_free(scene, pose.position):
@@ -312,7 +312,7 @@ def _desk(rng) -> tuple[Scene, Pose]:
     pose = _orbit(
         rng,
         target,
-        distance=rng.log_uniform(0.4, 2.0),
+        distance=rng.log_uniform(0.5, 2.8),
         elevation_deg=rng.triangular(2, 75, 30),
         azimuth_deg=yaw - 90 + rng.gauss(0, 60),
     )

@@ -21,7 +21,7 @@ from llm_mde_train.room_textures import texture_library
 from llm_mde_train.room_trace import trace, view_solids
 
 LIBRARY_SEED = 0
-KINECT_HFOV_DEG = 62.0
+HFOV_DEG = (58.0, 98.0)  # training cuts longer lenses out of these
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,8 @@ def _slopes(cameras: list[Camera], axis: int) -> torch.Tensor:
 
 
 def _sample_camera(rng: Dice, *, width: int, height: int) -> Camera:
-    """Return a random lens: half of them about a Kinect's, the others 42 to 98 degrees wide."""
-    wide = rng.gauss(KINECT_HFOV_DEG, 2.0) if rng.random() < 0.5 else rng.uniform(42, 98)
-    camera = Camera.from_hfov(width=width, height=height, hfov_deg=wide)
+    """Return a random lens."""
+    camera = Camera.from_hfov(width=width, height=height, hfov_deg=rng.uniform(*HFOV_DEG))
     shift = rng.normals(2, 0.015)
     aspect = 1 + rng.gauss(0, 0.004)
     return Camera(

@@ -1,12 +1,33 @@
-"""One sample type for every source of colour and depth."""
+"""
+One sample type for every source of colour and depth.
+
+A source is a list of frames: what is known without decoding, and `load` for the rest. Samples are
+their own frames, so rendered rooms and test data need no wrapping.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from llm_mde_core import Camera
+
+
+class Frame(Protocol):
+    """A colour and depth pair that may not be in memory yet; picklable, for worker processes."""
+
+    @property
+    def scene(self) -> str:
+        """Name the room or recording that it belongs to."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Return when it was taken; orders the frames of a scene."""
+
+    def load(self) -> Sample:
+        """Decode it; ValueError for files that are damaged."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +39,7 @@ class Sample:
     camera: Camera
     scene: str
     max_depth_m: float = 10.0  # depth beyond this is not to be trusted
+    stamp_ns: int = 0
 
     def __post_init__(self) -> None:
         size = (self.camera.height, self.camera.width)
@@ -26,3 +48,23 @@ class Sample:
                 f'colour {self.rgb.shape}, depth {self.depth_m.shape} and camera {size} '
                 f'of a sample of {self.scene!r} do not fit each other'
             )
+
+    def load(self) -> Sample:
+        """Return itself: it is decoded already."""
+        return self
+
+
+def split_by_time(frames: list[Frame], held_out: float) -> tuple[list[Frame], list[Frame]]:
+    """
+    Split frames into the beginnings and the ends of their scenes.
+
+    Neighbouring frames of a recording are nearly equal: a split frame by frame would test on
+    what was trained on.
+    """
+    first, last = [], []
+    for scene in dict.fromkeys(frame.scene for frame in frames):
+        mine = sorted((f for f in frames if f.scene == scene), key=lambda frame: frame.stamp_ns)
+        cut = len(mine) - round(len(mine) * held_out)
+        first += mine[:cut]
+        last += mine[cut:]
+    return first, last

@@ -1,0 +1,1 @@
+"""The commands of `llm-mde-train`: options in, one call of the library, a table out."""
