@@ -5,21 +5,20 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from llm_mde_core import Camera
-from llm_mde_train.samples import Sample
+from llm_mde_train.image_pairs import PairFrame, check_files_exist
 
 TRUSTED_TIERS = ('A', 'B')
+MILLIMETRES_PER_M = 1000.0
 
 
-def read_index(index: Path, *, sets: list[str] | None = None) -> list[Sample]:
+def read_index(index: Path, *, sets: list[str] | None = None) -> list[PairFrame]:
     """
-    Read the pairs of `sets` (all sets when None) whose tier is A or B.
+    List the pairs of `sets` (all sets when None) whose tier is A or B; decoded when loaded.
 
-    Paths are relative to the index; depth images are 16-bit millimetres, 0 unknown. Raises
-    ValueError for a set that the index does not have and for a pair that is not as listed.
+    Paths are relative to the index; depth images are 16-bit millimetres, 0 unknown. The index
+    has no times: the number of the row orders the frames. Raises ValueError for a set that the
+    index does not have and for a file that is missing.
     """
     with index.open(newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
@@ -27,20 +26,16 @@ def read_index(index: Path, *, sets: list[str] | None = None) -> list[Sample]:
     for name in sets or []:
         if name not in known:
             raise ValueError(f'no set {name!r} in {index}: it has {", ".join(known)}')
-    return [
-        _read_row(row, index.parent)
-        for row in rows
+    frames = [
+        _frame(row, index.parent, number=number)
+        for number, row in enumerate(rows)
         if row['tier'] in TRUSTED_TIERS and (sets is None or row['set'] in sets)
     ]
+    check_files_exist(frames, hint=f'{index} lists it')
+    return frames
 
 
-def _read_row(row: dict[str, str], folder: Path) -> Sample:
-    bgr = cv2.imread(str(folder / row['rgb']), cv2.IMREAD_COLOR)
-    depth_mm = cv2.imread(str(folder / row['depth']), cv2.IMREAD_UNCHANGED)
-    if bgr is None or depth_mm is None:
-        raise ValueError(f'cannot read the pair {row["rgb"]} and {row["depth"]} in {folder}')
-    if depth_mm.dtype != np.uint16:
-        raise ValueError(f'{row["depth"]} must be 16-bit millimetres, it is {depth_mm.dtype}')
+def _frame(row: dict[str, str], folder: Path, *, number: int) -> PairFrame:
     camera = Camera(
         width=int(row['width']),
         height=int(row['height']),
@@ -49,12 +44,12 @@ def _read_row(row: dict[str, str], folder: Path) -> Sample:
         cx=float(row['cx']),
         cy=float(row['cy']),
     )
-    depth_m = depth_mm.astype(np.float32) / np.float32(1000.0)
-    depth_m[depth_mm == 0] = np.nan
-    return Sample(
-        rgb=cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB),
-        depth_m=depth_m,
+    return PairFrame(
+        rgb=folder / row['rgb'],
+        depth=folder / row['depth'],
+        units_per_m=MILLIMETRES_PER_M,
         camera=camera,
         scene=row['scene'],
         max_depth_m=float(row['recommended_max_depth_m']),
+        stamp_ns=number,
     )

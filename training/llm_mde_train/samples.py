@@ -8,6 +8,7 @@ their own frames, so rendered rooms and test data need no wrapping.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +26,10 @@ class Frame(Protocol):
     @property
     def stamp_ns(self) -> int:
         """Return when it was taken; orders the frames of a scene."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that hold it, none when it is in memory."""
 
     def load(self) -> Sample:
         """Decode it; ValueError for files that are damaged."""
@@ -48,6 +53,11 @@ class Sample:
                 f'colour {self.rgb.shape}, depth {self.depth_m.shape} and camera {size} '
                 f'of a sample of {self.scene!r} do not fit each other'
             )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return nothing: it is in memory."""
+        return ()
 
     def load(self) -> Sample:
         """Return itself: it is decoded already."""
