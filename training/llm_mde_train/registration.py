@@ -1,0 +1,117 @@
+"""Depth of one camera on the pixel grid of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+
+from llm_mde_core import Camera
+from llm_mde_core.geometry import back_project
+
+MARGIN = 1.02  # of the colour camera's view: lens models fold far points back into the image
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where a depth camera stands, seen from the colour camera."""
+
+    depth_camera: Camera
+    color_camera: Camera
+    depth_to_color: tuple[tuple[float, ...], ...]  # 4 rows of 4: moves points, metres
+
+    def apply(self, depth_m: np.ndarray) -> np.ndarray:
+        """
+        Return the depth (H, W) that the colour camera sees, float32 metres, NaN where unknown.
+
+        Each depth pixel covers as many colour pixels as its solid angle does; of several
+        surfaces in one pixel the nearest is kept.
+        """
+        points = back_project(depth_m, self.depth_camera).reshape(-1, 3)
+        points = points[np.isfinite(points[:, 2])].astype(np.float64)
+        move = np.array(self.depth_to_color)
+        points = points @ move[:3, :3].T + move[:3, 3]
+        points = points[points[:, 2] > 0]
+        camera = self.color_camera
+        widest = MARGIN * np.nanmax(np.abs(camera.rays()), axis=(0, 1))  # of x/z and y/z
+        points = points[(np.abs(points[:, :2]) <= widest * points[:, 2:]).all(axis=1)]
+        result = np.full((camera.height, camera.width), np.nan, np.float32)
+        if len(points):
+            farthest_first = points[np.argsort(-points[:, 2], kind='stable')]
+            _paint(result, project(farthest_first, camera), farthest_first[:, 2], *self._cover())
+        return result
+
+    def _cover(self) -> tuple[int, int]:
+        """Return the rows and columns of colour pixels that a depth pixel covers."""
+        depth, color = self.depth_camera, self.color_camera
+        return math.ceil(color.fy / depth.fy - 0.01), math.ceil(color.fx / depth.fx - 0.01)
+
+
+def _paint(
+    image: np.ndarray, pixels: np.ndarray, values: np.ndarray, rows: int, columns: int
+) -> None:
+    """Set blocks of (rows, columns) around pixels (N, 2); later values cover earlier ones."""
+    height, width = image.shape
+    corner = np.rint(pixels - np.array([columns - 1, rows - 1]) / 2).astype(np.int64)
+    blocks = np.stack(np.mgrid[0:columns, 0:rows], axis=-1).reshape(-1, 2)
+    covered = (corner[:, None] + blocks).reshape(-1, 2)  # all of a point before the next one
+    inside = ((covered >= 0) & (covered < (width, height))).all(axis=1)
+    x, y = covered[inside].T
+    image[y, x] = np.repeat(values, len(blocks))[inside]
+
+
+def project(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """Return the pixels (N, 2) where a camera sees points (N, 3) in front of it."""
+    matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+    still = np.zeros(3)
+    lens = np.array(camera.distortion)
+    if camera.distortion_model == 'equidistant':
+        pixels, _ = cv2.fisheye.projectPoints(points[:, None], still, still, matrix, lens)
+    else:
+        pixels, _ = cv2.projectPoints(points[:, None], still, still, matrix, lens)
+    return pixels.reshape(-1, 2)
+
+
+def find_transform(
+    transforms: Iterable[Any], *, source: str, target: str
+) -> tuple[tuple[float, ...], ...] | None:
+    """
+    Return the matrix that moves points from one frame to another, None when nothing joins them.
+
+    `transforms` are geometry_msgs/TransformStamped of /tf_static.
+    """
+    steps: dict[str, dict[str, np.ndarray]] = {}
+    for transform in transforms:
+        parent = transform.header.frame_id.lstrip('/')
+        child = transform.child_frame_id.lstrip('/')
+        move = _matrix(transform.transform)
+        steps.setdefault(child, {})[parent] = move
+        steps.setdefault(parent, {})[child] = np.linalg.inv(move)
+    known = {source: np.eye(4)}
+    fresh = [source]
+    while fresh and target not in known:
+        frame = fresh.pop()
+        for neighbour, move in steps.get(frame, {}).items():
+            if neighbour not in known:
+                known[neighbour] = move @ known[frame]
+                fresh.append(neighbour)
+    if target not in known:
+        return None
+    return tuple(tuple(float(value) for value in row) for row in known[target])
+
+
+def _matrix(transform: Any) -> np.ndarray:
+    """Return the 4 x 4 matrix of a geometry_msgs/Transform, which moves child to parent."""
+    move, turn = transform.translation, transform.rotation
+    axis = np.array([turn.x, turn.y, turn.z])
+    half = math.atan2(float(np.linalg.norm(axis)), turn.w)
+    length = float(np.linalg.norm(axis))
+    angle_axis = axis / length * 2 * half if length > 0 else np.zeros(3)
+    result = np.eye(4)
+    result[:3, :3] = cv2.Rodrigues(angle_axis)[0]
+    result[:3, 3] = move.x, move.y, move.z
+    return result
