@@ -14,6 +14,7 @@ from llm_mde_core import Camera
 from llm_mde_core.geometry import back_project
 
 MARGIN = 1.02  # of the colour camera's view: lens models fold far points back into the image
+LARGEST_BLOCK_PX = 8
 
 
 @dataclass(frozen=True)
@@ -28,40 +29,37 @@ class Registration:
         """
         Return the depth (H, W) that the colour camera sees, float32 metres, NaN where unknown.
 
-        Each depth pixel covers as many colour pixels as its solid angle does; of several
-        surfaces in one pixel the nearest is kept.
+        Each depth pixel covers as many colour pixels as it is wide there; of several surfaces in
+        one pixel the nearest is kept.
         """
-        points = back_project(depth_m, self.depth_camera).reshape(-1, 3)
-        points = points[np.isfinite(points[:, 2])].astype(np.float64)
+        source = back_project(depth_m, self.depth_camera).reshape(-1, 3).astype(np.float64)
+        source = source[np.isfinite(source[:, 2])]
         move = np.array(self.depth_to_color)
-        points = points @ move[:3, :3].T + move[:3, 3]
-        points = points[points[:, 2] > 0]
-        camera = self.color_camera
-        widest = MARGIN * np.nanmax(np.abs(camera.rays()), axis=(0, 1))  # of x/z and y/z
-        points = points[(np.abs(points[:, :2]) <= widest * points[:, 2:]).all(axis=1)]
-        result = np.full((camera.height, camera.width), np.nan, np.float32)
+        points = source @ move[:3, :3].T + move[:3, 3]
+        color, depth = self.color_camera, self.depth_camera
+        widest = MARGIN * np.nanmax(np.abs(color.rays()), axis=(0, 1))  # of x/z and y/z
+        seen = points[:, 2] > 0
+        seen &= (np.abs(points[:, :2]) <= widest * points[:, 2:]).all(axis=1)
+        source, points = source[seen], points[seen]
+
+        result = np.full((color.height, color.width), np.nan, np.float32)
         if len(points):
-            farthest_first = points[np.argsort(-points[:, 2], kind='stable')]
-            _paint(result, project(farthest_first, camera), farthest_first[:, 2], *self._cover())
+            larger = np.array([color.fx / depth.fx, color.fy / depth.fy])
+            sizes = np.ceil(larger * (source[:, 2:] / points[:, 2:]) - 0.01)
+            sizes = sizes.clip(1, LARGEST_BLOCK_PX).astype(np.int64)
+            _paint(result, project(points, color), points[:, 2].astype(np.float32), sizes)
         return result
 
-    def _cover(self) -> tuple[int, int]:
-        """Return the rows and columns of colour pixels that a depth pixel covers."""
-        depth, color = self.depth_camera, self.color_camera
-        return math.ceil(color.fy / depth.fy - 0.01), math.ceil(color.fx / depth.fx - 0.01)
 
-
-def _paint(
-    image: np.ndarray, pixels: np.ndarray, values: np.ndarray, rows: int, columns: int
-) -> None:
-    """Set blocks of (rows, columns) around pixels (N, 2); later values cover earlier ones."""
+def _paint(image: np.ndarray, pixels: np.ndarray, depths: np.ndarray, sizes: np.ndarray) -> None:
+    """Lay blocks of sizes (N, 2), columns and rows, around pixels (N, 2); the nearest win."""
     height, width = image.shape
-    corner = np.rint(pixels - np.array([columns - 1, rows - 1]) / 2).astype(np.int64)
-    blocks = np.stack(np.mgrid[0:columns, 0:rows], axis=-1).reshape(-1, 2)
-    covered = (corner[:, None] + blocks).reshape(-1, 2)  # all of a point before the next one
-    inside = ((covered >= 0) & (covered < (width, height))).all(axis=1)
-    x, y = covered[inside].T
-    image[y, x] = np.repeat(values, len(blocks))[inside]
+    corners = np.rint(pixels - (sizes - 1) / 2).astype(np.int64)
+    for offset in np.ndindex(*sizes.max(axis=0)):
+        spots = corners + offset
+        drawn = (offset < sizes).all(axis=1) & ((spots >= 0) & (spots < (width, height))).all(1)
+        x, y = spots[drawn].T
+        np.fmin.at(image, (y, x), depths[drawn])  # of NaN and a number, the number
 
 
 def project(points: np.ndarray, camera: Camera) -> np.ndarray:

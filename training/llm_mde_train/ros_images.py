@@ -200,7 +200,7 @@ def _decompressed_depth(message: Any) -> np.ndarray:
 
 def _metres(pixels: np.ndarray) -> np.ndarray:
     """Turn float32 metres or uint16 millimetres into float32 metres, NaN where unknown."""
-    depth_m = pixels * np.float32(1e-3 if pixels.dtype == np.uint16 else 1)
+    depth_m = pixels / np.float32(1000 if pixels.dtype == np.uint16 else 1)
     depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
     return depth_m
 
