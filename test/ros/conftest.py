@@ -33,7 +33,11 @@ from llm_mde_ros.topics import DIAGNOSTICS, OUTPUTS
 REPOSITORY = Path(__file__).resolve().parents[2]
 FRAME_ID = 'test_camera_optical_frame'
 MESSAGE_TYPES = {topic.name: topic.message_type for topic in OUTPUTS}
-
+SERVICES = {
+    'set_parameters': SetParameters,
+    'change_state': ChangeState,
+    'get_state': GetState,  # the last one, see Robot._meet
+}
 
 QOS = {
     'reliable': QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE),
@@ -92,7 +96,11 @@ class Robot:
         self._cameras: dict[tuple, Any] = {}
         self._calibration: tuple = ()  # that the node has
         self._listeners: dict[str, Any] = {}
-        self._clients: dict[str, Any] = {}
+        self._clients = {
+            name: self.node.create_client(service, f'depth_node/{name}')
+            for name, service in SERVICES.items()
+        }
+        self._has_met = False
         self.node.create_subscription(DiagnosticArray, DIAGNOSTICS.name, self._on_diagnostics, 10)
 
     def close(self) -> None:
@@ -239,7 +247,7 @@ class Robot:
     def set_parameter(self, name: str, value: Any) -> SetParametersResult:
         request = SetParameters.Request()
         request.parameters = [Parameter(name, value=value).to_parameter_msg()]
-        return self._call(SetParameters, 'set_parameters', request).results[0]
+        return self._call('set_parameters', request).results[0]
 
     @contextmanager
     def parameter(self, name: str, value: Any, default: Any) -> Iterator[None]:
@@ -253,7 +261,7 @@ class Robot:
         """Ask for a lifecycle transition; tell whether it succeeded."""
         number = getattr(Transition, f'TRANSITION_{name.upper()}')
         request = ChangeState.Request(transition=Transition(id=number))
-        return self._call(ChangeState, 'change_state', request).success
+        return self._call('change_state', request).success
 
     def restart(self) -> None:
         """Deactivate and activate."""
@@ -263,23 +271,37 @@ class Robot:
 
     def state(self) -> str:
         """Return the label of the lifecycle state."""
-        return self._call(GetState, 'get_state', GetState.Request()).current_state.label
+        return self._call('get_state', GetState.Request()).current_state.label
 
-    def _call(self, service: type, name: str, request: Any) -> Any:
-        if name not in self._clients:
-            self._clients[name] = self.node.create_client(service, f'depth_node/{name}')
+    def _call(self, name: str, request: Any) -> Any:
+        if not self._has_met:
+            self._meet()
+            self._has_met = True
         client = self._clients[name]
-        self.wait_for(client.service_is_ready, f'service {name}', timeout_s=120.0)
-        # An answer is lost when the node has found our request but not yet our reader of answers.
-        if name == 'get_state':  # asking again changes nothing
-            for _ in range(10):
-                future = client.call_async(request)
-                self.executor.spin_until_future_complete(future, timeout_sec=3.0)
-                if future.done():
-                    return future.result()
+        self.wait_for(client.service_is_ready, f'service {name}')
         future = client.call_async(request)
         self.wait_for(future.done, f'answer of {name}', timeout_s=60.0)
         return future.result()
+
+    def _meet(self) -> None:
+        """
+        Ask for the state until an answer comes; asking again changes nothing.
+
+        The answer to a request is lost when the node has discovered the request's writer but not
+        yet the answer's reader. DDS makes our readers known in the order of their creation: once
+        the client that was made last has an answer, no answer to the others is lost.
+        """
+        client, futures, due_s = self._clients['get_state'], [], 0.0
+
+        def is_answered() -> bool:
+            nonlocal due_s
+            if time.monotonic() >= due_s:
+                futures.append(client.call_async(GetState.Request()))
+                due_s = time.monotonic() + 1.0
+            return any(future.done() for future in futures)
+
+        self.wait_for(client.service_is_ready, 'service get_state', timeout_s=120.0)
+        self.wait_for(is_answered, 'answer of get_state', timeout_s=60.0)
 
 
 @pytest.fixture(scope='session')
