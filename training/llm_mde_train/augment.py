@@ -8,6 +8,7 @@ import numpy as np
 from llm_mde_train.samples import Sample
 
 ROTATION_DEG = 2.5
+CUT_DEPTH_PART = 0.75  # p of the CutDepth paper: of what is right of and below a random corner
 
 
 def crop_to(
@@ -59,6 +60,27 @@ def change_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             cv2.imencode('.jpg', changed, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
         )
     return changed
+
+
+def cut_depth(
+    rgb: np.ndarray, depth_m: np.ndarray, rng: np.random.Generator, *, max_depth_m: float
+) -> np.ndarray:
+    """
+    Paste a random rectangle of the true depth (H, W) into the image uint8 (H, W, 3), as grey.
+
+    CutDepth (arXiv 2107.07684): edges stay where they are while colours go. 0 to `max_depth_m`
+    become black to white; where depth is unknown, the image stays.
+    """
+    height, width = depth_m.shape
+    left, top = int(rng.random() * width), int(rng.random() * height)
+    right = left + max(1, int((width - left) * rng.random() * CUT_DEPTH_PART))
+    bottom = top + max(1, int((height - top) * rng.random() * CUT_DEPTH_PART))
+    window = np.s_[top:bottom, left:right]
+    part = depth_m[window]
+    grey = (np.nan_to_num(part) / max_depth_m * 255.0).clip(0.0, 255.0).round().astype(np.uint8)
+    pasted = rgb.copy()
+    pasted[window] = np.where(np.isfinite(part)[..., None], grey[..., None], rgb[window])
+    return pasted
 
 
 def _rotate(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from llm_mde_train.augment import change_light, crop_to
+from llm_mde_train.augment import change_light, crop_to, cut_depth
 from llm_mde_train.rooms import render_rooms
 from llm_mde_train.samples import Frame, Sample
 
@@ -22,9 +22,9 @@ SHAPES = ((3, 4), (3, 4), (3, 4), (9, 16), (1, 1), (4, 3))
 LONG_SIDES = (1.0, 6 / 7, 6 / 7, 6 / 7, 5 / 7)
 LENS_SIGMA = 0.15  # of the logarithm of the focal length around the canonical one
 RENDERED_SIZE = (240, 320)
-FIRST_POOL = 1  # sets its seed apart from those of the batches
 FIRST_POOL_SIZE = 16
 POOL_SIZE = 256
+SHAPE, IMAGE, ROOMS, FIRST_ROOMS = range(4)  # what is drawn, each from a generator of its own
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,14 @@ class MixedBatches(IterableDataset):
 
     A rendered room is used about `reuse` times, differently cropped and lit, because rendering
     costs more than training on it. Images are cut and resized to about the canonical focal
-    length, as inference does. The first `first_steps` batches are made for `first_image_size`:
-    the focal length shrinks with the image, so the metres stay right and early steps cost less.
-    The same seed and number of workers give the same batches, also when
-    a later stream begins at batch `start` of an earlier one.
+    length, as inference does; `cut_depth` of them get CutDepth. The first `first_steps` batches
+    are made for `first_image_size`: the focal length shrinks with the image, so the metres stay
+    right and early steps cost less.
+
+    The same seed and number of workers give the same batches, also when a later stream begins at
+    batch `start` of an earlier one. Of `processes` that train together, number `process` makes
+    its share of every batch; however many share a batch, its real images are the same, while
+    every process renders rooms of its own.
     """
 
     def __init__(
@@ -62,6 +66,10 @@ class MixedBatches(IterableDataset):
         first_image_size: int,
         first_steps: int,
         start: int = 0,
+        cut_depth: float = 0.0,
+        max_depth_m: float = 10.0,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         super().__init__()
         self.real = real
@@ -75,6 +83,10 @@ class MixedBatches(IterableDataset):
         self.first_image_size = first_image_size
         self.first_steps = first_steps
         self.start = start
+        self.cut_depth = cut_depth
+        self.max_depth_m = max_depth_m
+        self.process = process
+        self.mine = range(process, batch_size, processes)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -82,20 +94,27 @@ class MixedBatches(IterableDataset):
         if worker:
             cv2.setNumThreads(0)  # its threads do not survive the fork
         first = self.start + number
-        fresh = self._rooms_per_batch()
         pool = self._pool_before(first, workers=workers)
         for index in itertools.count(first, workers):  # workers take turns
-            rng = np.random.default_rng((self.seed, index))
-            pool.extend(rendered_samples(_room_seed(rng), fresh))
+            pool.extend(self._fresh_rooms(index))
             image_size = self.first_image_size if index < self.first_steps else self.image_size
-            height, width = self._shape(rng, image_size)
+            height, width = self._shape(self._rng(SHAPE, index), image_size)
             focal_px = self.canonical_focal_px * image_size / self.image_size
             yield collate(
                 [
-                    self._draw(rng, pool, height=height, width=width, focal_px=focal_px)
-                    for _ in range(self.batch_size)
+                    self._draw(
+                        self._rng(IMAGE, index, image),
+                        pool,
+                        height=height,
+                        width=width,
+                        focal_px=focal_px,
+                    )
+                    for image in self.mine
                 ]
             )
+
+    def _rng(self, purpose: int, index: int, part: int = 0) -> np.random.Generator:
+        return np.random.default_rng((self.seed, purpose, index, part))
 
     def _pool_before(self, index: int, *, workers: int) -> deque[Sample]:
         """Render the rooms that are in the pool of a batch's worker before that batch."""
@@ -105,17 +124,20 @@ class MixedBatches(IterableDataset):
             worker, enough = index % workers, -(-POOL_SIZE // fresh)
             earlier = range(worker, index, workers)
             if len(earlier) < enough:
-                first = np.random.default_rng((self.seed, worker, FIRST_POOL))
-                pool.extend(rendered_samples(_room_seed(first), FIRST_POOL_SIZE))
+                seed = _room_seed(self._rng(FIRST_ROOMS, worker, self.process))
+                pool.extend(rendered_samples(seed, FIRST_POOL_SIZE))
             for batch in earlier[-enough:]:
-                rng = np.random.default_rng((self.seed, batch))
-                pool.extend(rendered_samples(_room_seed(rng), fresh))
+                pool.extend(self._fresh_rooms(batch))
         return pool
+
+    def _fresh_rooms(self, index: int) -> list[Sample]:
+        seed = _room_seed(self._rng(ROOMS, index, self.process))
+        return rendered_samples(seed, self._rooms_per_batch())
 
     def _rooms_per_batch(self) -> int:
         if self.real_fraction == 1.0:
             return 0
-        return max(1, round(self.batch_size * (1.0 - self.real_fraction) / self.reuse))
+        return max(1, round(len(self.mine) * (1.0 - self.real_fraction) / self.reuse))
 
     def _shape(self, rng: np.random.Generator, image_size: int) -> tuple[int, int]:
         rows, columns = SHAPES[rng.integers(len(SHAPES))]
@@ -140,11 +162,11 @@ class MixedBatches(IterableDataset):
         rgb, depth_m, result_px = crop_to(
             sample, rng, height=height, width=width, focal_px=wanted_px
         )
-        return (
-            change_light(rgb, rng),
-            np.where(depth_m <= sample.max_depth_m, depth_m, np.nan),
-            result_px,
-        )
+        rgb = change_light(rgb, rng)
+        depth_m = np.where(depth_m <= sample.max_depth_m, depth_m, np.nan)
+        if rng.random() < self.cut_depth:
+            rgb = cut_depth(rgb, depth_m, rng, max_depth_m=self.max_depth_m)
+        return rgb, depth_m, result_px
 
 
 def _room_seed(rng: np.random.Generator) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 import json
 from pathlib import Path
@@ -9,7 +10,8 @@ import subprocess
 import time
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 import torch
 from torch.utils.data import DataLoader
 
@@ -18,60 +20,85 @@ from llm_mde_core.estimator import find_model
 from llm_mde_train.batches import MixedBatches, rendered_samples
 from llm_mde_train.evaluate import evaluate
 from llm_mde_train.folders import read_index
+from llm_mde_train.frame_cache import cached
 from llm_mde_train.recipe import Recipe
 from llm_mde_train.run_folder import RunFolder
+from llm_mde_train.run_log import RunLog
 from llm_mde_train.samples import Frame, split_by_time
 from llm_mde_train.tokenizer import train_tokenizer
 from llm_mde_train.trainer import Trainer
 
 VALIDATION_SEED = 987_654_321
 HELD_OUT_PART = 0.15  # the last part of every recording picks the checkpoint
-LOG_EVERY = 10  # steps
 
 
 def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     """
     Train, write the best model to `out/model` and the story of the run beside it.
 
-    A run that was stopped goes on from its last validation, to the same end. Returns the best
-    validation metrics and their step. Raises ValueError for a recipe without anything to
-    validate on or other than that of the run in `out`, RuntimeError when training diverges.
+    A run that was stopped goes on from its last validation, to the same end. Started once per
+    process by torchrun or `accelerate launch`, the processes share the work; the first one
+    validates and writes. Returns the best validation metrics and their step. Raises ValueError
+    for a recipe without anything to validate on or other than that of the run in `out`,
+    RuntimeError when training diverges.
     """
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no')
+    first = accelerator.is_main_process
     torch.manual_seed(recipe.seed)
     training, validation = _real_samples(recipe)
-    validation += rendered_samples(VALIDATION_SEED, recipe.validation_rooms)
-    if not validation:
+    if not validation and not recipe.validation_rooms:
         raise ValueError('nothing to validate on: give validation_rooms or sets of real frames')
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    trainer = Trainer(_start_model(recipe).to(device), recipe)
+    model = _start_model(recipe).to(accelerator.device)
+    torch.manual_seed(recipe.seed + accelerator.process_index)
+    trainer = Trainer(model, recipe, accelerator)
     folder = RunFolder(out)
-    folder.claim(asdict(recipe), commit=_commit())
+    if first:
+        data, processes = fingerprint([*training, *validation]), accelerator.num_processes
+        folder.claim(asdict(recipe), commit=_commit(), data=data, processes=processes)
+        validation += rendered_samples(VALIDATION_SEED, recipe.validation_rooms)
     done, best = folder.resume(trainer)
-    loader = _loader(recipe, training, trainer.model.config, start=done)
+    accelerator.wait_for_everyone()  # nobody reads the state while it is written
+    loader = _loader(recipe, training, trainer, start=done)
 
-    with _progress() as bar, folder.log() as log:
-        task = bar.add_task('fit', total=recipe.steps, completed=done, note='')
+    with folder.log(steps=recipe.steps) if first else nullcontext() as log:
         for step, batch in zip(range(done + 1, recipe.steps + 1), loader, strict=False):
-            started = time.perf_counter()
+            rate, started = trainer.schedule.get_last_lr()[0], time.perf_counter()
             losses = trainer.step(batch)
-            if step % LOG_EVERY == 0:
-                row = {name: loss.item() for name, loss in losses.items()}
-                _write(log, {'step': step, 's': time.perf_counter() - started} | row)
-                shown = best.get('abs_rel', float('nan'))
-                bar.update(task, note=f'loss {row["loss"]:.3f}, best abs_rel {shown:.3f}')
+            if log:
+                log.step(step, losses, rate=rate, started=started)
             if step % recipe.validate_every == 0 or step == recipe.steps:
-                model = trainer.averaged()
-                estimator = DepthEstimator(model, device=str(device), precision='fp32')
-                metrics = evaluate(estimator, validation)
-                _write(log, {'step': step, 'validation': metrics})
-                if metrics['mean']['abs_rel'] < best.get('abs_rel', float('inf')):
-                    best = metrics['mean'] | {'step': step}
-                    trainer.save(model, out)
-                folder.save(trainer, step=step, best=best)
-            bar.advance(task)
+                if log:
+                    best = _validate(trainer, validation, out, step=step, best=best, log=log)
+                state = trainer.state()  # of all processes
+                if log:
+                    folder.save(*state, step=step, best=best)
+    broadcast_object_list(found := [best])
+    best = found[0]
     if not best:
         raise RuntimeError(f'no validation gave a finite abs_rel: see {out / "log.jsonl"}')
-    (out / 'best.json').write_text(json.dumps(best, indent=2))
+    if first:
+        (out / 'best.json').write_text(json.dumps(best, indent=2))
+    return best
+
+
+def _validate(
+    trainer: Trainer,
+    frames: list[Frame],
+    out: Path,
+    *,
+    step: int,
+    best: dict[str, Any],
+    log: RunLog,
+) -> dict[str, Any]:
+    """Judge the averaged model, keep it when it is the best so far, and return the best."""
+    model = trainer.averaged()
+    estimator = DepthEstimator(model, device=str(trainer.device), precision='fp32')
+    scores = evaluate(estimator, frames)
+    log.pictures(step, estimator, frames)
+    if scores['mean']['abs_rel'] < best.get('abs_rel', float('inf')):
+        best = scores['mean'] | {'step': step}
+        trainer.save(model, out)
+    log.validation(step, scores, best=best)
     return best
 
 
@@ -79,6 +106,8 @@ def _start_model(recipe: Recipe) -> LLMMDEForDepthEstimation:
     if recipe.start_from:
         folder = find_model(recipe.start_from, allow_download=False)
         model = LLMMDEForDepthEstimation.from_pretrained(folder)
+        # Adapters name the model they belong to: a bundled one, never a folder of this machine.
+        model.name_or_path = recipe.start_from if folder != recipe.start_from else ''
     else:
         config = LLMMDEConfig.from_preset(recipe.preset, **recipe.overrides)
         tokenizer = None
@@ -95,15 +124,18 @@ def _start_model(recipe: Recipe) -> LLMMDEForDepthEstimation:
 def _real_samples(recipe: Recipe) -> tuple[list[Frame], list[Frame]]:
     if not recipe.index:
         return [], []
-    samples = read_index(Path(recipe.index), sets=recipe.sets)
-    return split_by_time(samples, HELD_OUT_PART)
+    return split_by_time(read_index(Path(recipe.index), sets=recipe.sets), HELD_OUT_PART)
 
 
-def _loader(
-    recipe: Recipe, real: list[Frame], config: LLMMDEConfig, *, start: int = 0
-) -> DataLoader:
+def fingerprint(frames: list[Frame]) -> str:
+    """Stand in for sources.fingerprint."""
+    return str(len(frames))
+
+
+def _loader(recipe: Recipe, real: list[Frame], trainer: Trainer, *, start: int = 0) -> DataLoader:
+    config = trainer.model.config
     batches = MixedBatches(
-        real,
+        cached(real),
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         image_size=config.image_size,
@@ -114,6 +146,10 @@ def _loader(
         first_image_size=recipe.first_image_size,
         first_steps=recipe.first_steps,
         start=start,
+        cut_depth=recipe.cut_depth,
+        max_depth_m=config.max_depth_m,
+        process=trainer.process,
+        processes=trainer.processes,
     )
     ahead = 4 if recipe.workers else None
     return DataLoader(
@@ -125,26 +161,10 @@ def _loader(
     )
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TextColumn('{task.completed}/{task.total}'),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn('{task.fields[note]}'),
-    )
-
-
-def _write(log: Any, row: dict[str, Any]) -> None:
-    log.write(json.dumps(row) + '\n')
-    log.flush()
-
-
 def _commit() -> str:
     try:
         return subprocess.run(
-            ['git', 'rev-parse', 'HEAD'],
+            ['git', 'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty'],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,

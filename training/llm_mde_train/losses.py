@@ -1,6 +1,8 @@
 """
 What training minimises. All losses compare logarithms of depth, on pixels whose truth is known.
 
+Several processes that each have a part of a batch compute the losses of the whole batch.
+
 Shapes: B batch, H and W pixels. `error` is ln(prediction) − ln(truth), float32 (B, H, W), 0
 where unknown; `valid` is bool (B, H, W).
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import distributed
 from torch.nn import functional
 
 from llm_mde_core import LLMMDEOutput
@@ -48,7 +51,7 @@ def total_loss(
     error = torch.where(valid, output.predicted_depth.log() - truth.log(), 0.0)
     parts = {
         'silog': silog(error, valid),
-        'absolute': error.abs().sum() / valid.sum().clamp(min=1),
+        'absolute': _mean(error.abs(), valid),
         'gradient': gradient_loss(error, valid),
         'spread': spread_loss(error, output.log_spread, valid),
     }
@@ -62,9 +65,7 @@ def total_loss(
 
 def silog(error: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Scale-invariant log loss over the batch: 10·sqrt(mean(d²) − 0.85·mean(d)²)."""
-    count = valid.sum().clamp(min=1)
-    mean = error.sum() / count
-    variance = error.square().sum() / count - SILOG_LAMBDA * mean.square()
+    variance = _mean(error.square(), valid) - SILOG_LAMBDA * _mean(error, valid).square()
     return 10.0 * torch.sqrt(variance.clamp(min=1e-8))
 
 
@@ -77,7 +78,7 @@ def gradient_loss(error: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
             (e[:, 1:] - e[:, :-1], v[:, 1:] & v[:, :-1]),
             (e[:, :, 1:] - e[:, :, :-1], v[:, :, 1:] & v[:, :, :-1]),
         ):
-            losses.append((change.abs() * known).sum() / known.sum().clamp(min=1))
+            losses.append(_mean(change.abs(), known))
     return torch.stack(losses).mean()
 
 
@@ -90,7 +91,7 @@ def spread_loss(
     It teaches the spread alone: the depth feels nothing of it.
     """
     likelihood = error.detach().abs() * torch.exp(-log_spread) + log_spread
-    return (likelihood * valid).sum() / valid.sum().clamp(min=1)
+    return _mean(likelihood, valid)
 
 
 def class_loss(
@@ -106,4 +107,24 @@ def class_loss(
     centres = torch.tensor(list(DEPTH_CLASSES.values()), device=medians.device)
     target = (medians.nan_to_num()[:, None] - centres).abs().argmin(dim=1)
     losses = functional.cross_entropy(similarity.float(), target, reduction='none')
-    return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
+    return _mean(losses, known)
+
+
+def _mean(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Mean of the known values of all processes, 0 without any."""
+    total, count = over_processes(torch.stack([(values * known).sum(), known.sum()]))
+    return total / count.clamp(min=1)
+
+
+def over_processes(sums: torch.Tensor) -> torch.Tensor:
+    """
+    Add up the sums of all processes.
+
+    The gradient reaches only what this process brought in, so gradients are to be added up over
+    processes, not averaged.
+    """
+    if not distributed.is_initialized():
+        return sums
+    everywhere = sums.detach().clone()
+    distributed.all_reduce(everywhere)
+    return sums + (everywhere - sums.detach())

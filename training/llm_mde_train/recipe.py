@@ -11,8 +11,11 @@ from typing import Any
 import yaml
 
 from llm_mde_core import LLMMDEConfig
+from llm_mde_train.losses import LossWeights
 
 TRAIN_CHOICES = ('all', 'lora')
+PRECISION_CHOICES = ('auto', 'fp32', 'bf16')
+PARTS = ('vision', 'reprogramming', 'prompt', 'language', 'bottleneck', 'head')
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class Recipe:
     )  # of the preset, by LLMMDEConfig's names
     start_from: str = ''  # bundled name or model folder; empty starts from the preset
     train: str = 'all'  # or 'lora'
+    frozen: list[str] = field(default_factory=list)  # parts that `train: all` leaves as they are
+    precision: str = 'auto'  # bf16 on GPUs that have it, fp32 elsewhere; or 'fp32', 'bf16'
+    losses: dict[str, float] = field(default_factory=dict)  # weights other than LossWeights'
     index: str = ''  # index.csv of real frames; empty trains on rendered rooms alone
     sets: list[str] = field(default_factory=list)  # those of the index to learn from
     real_fraction: float = 0.3
@@ -37,7 +43,8 @@ class Recipe:
     steps: int = 2000
     first_image_size: int = 192  # early steps see smaller images, which cost less
     first_steps: int = 0
-    batch_size: int = 16
+    batch_size: int = 16  # of all processes together
+    cut_depth: float = 0.0  # part of the images that get CutDepth
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
     warmup_steps: int = 100
@@ -63,8 +70,18 @@ class Recipe:
                 f'not the model {self.start_from!r}'
             )
         _check_names(self.overrides, _architecture(), where='overrides')
-        if not 0.0 <= self.real_fraction <= 1.0:
-            raise ValueError(f'real_fraction must lie in 0 to 1, not {self.real_fraction}')
+        if self.precision not in PRECISION_CHOICES:
+            raise ValueError(
+                f'precision must be one of {PRECISION_CHOICES}, not {self.precision!r}'
+            )
+        if self.frozen and self.train != 'all':
+            raise ValueError(f'frozen {self.frozen} is for train: all, not {self.train}')
+        _check_names(dict.fromkeys(self.frozen), list(PARTS), where='frozen')
+        weights = [spec.name for spec in fields(LossWeights)]
+        _check_names(self.losses, weights, where='losses')
+        for name in ('real_fraction', 'cut_depth'):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f'{name} must lie in 0 to 1, not {getattr(self, name)}')
         for name in ('reuse', 'steps', 'batch_size', 'validate_every'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')

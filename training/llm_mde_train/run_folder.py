@@ -1,8 +1,9 @@
 """
-The folder of a training run: its recipe, its log, and the state from which it can go on.
+The folder of a training run: what made it, its log, and the state from which it can go on.
 
-    recipe.json   what was asked for, and the commit that did it
-    log.jsonl     losses and validations
+    recipe.json   what was asked for
+    made_by.json  the commit that did it, the data it saw, how many processes shared the work
+    log.jsonl     losses and validations, in tensorboard/ too
     last/state.safetensors   as of the last validation; what is no tensor is JSON in its header
     model/  adapter/  best.json   the best so far
 """
@@ -12,11 +13,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
+import torch
 
+from llm_mde_train.run_log import RunLog
 from llm_mde_train.trainer import Trainer
 
 
@@ -28,33 +31,45 @@ class RunFolder:
         self._state = folder / 'last' / 'state.safetensors'
         self._log = folder / 'log.jsonl'
 
-    def claim(self, recipe: dict[str, Any], *, commit: str) -> None:
-        """Write the recipe down; ValueError when the folder holds a run of another recipe."""
-        path = self.folder / 'recipe.json'
-        recipe = json.loads(json.dumps(recipe))  # as it reads back
-        if path.exists():
-            there = json.loads(path.read_text(encoding='utf-8'))
-            other = [name for name in recipe if there.get(name) != recipe[name]]
-            if other:
-                raise ValueError(
-                    f'{self.folder} holds a run of another recipe ({", ".join(other)} differ): '
-                    'choose another folder, or remove that one'
-                )
-            return
+    def claim(self, recipe: dict[str, Any], *, commit: str, data: str, processes: int) -> None:
+        """
+        Write down what makes the run.
+
+        Raises ValueError when the folder holds a run of another recipe, of other data or of
+        another number of processes, which would not end as it would have. The commit may differ.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix('.new')
-        beside.write_text(json.dumps(recipe | {'commit': commit}, indent=2), encoding='utf-8')
-        beside.replace(path)
+        self._keep('recipe.json', recipe, differ='another recipe')
+        made_by = {'commit': commit, 'data': data, 'processes': processes}
+        self._keep('made_by.json', made_by, differ='other data or processes')
 
-    def log(self) -> IO[str]:
-        """Open the log to go on with it."""
-        return self._log.open('a', encoding='utf-8')
+    def _keep(self, name: str, values: dict[str, Any], *, differ: str) -> None:
+        path = self.folder / name
+        values = json.loads(json.dumps(values))  # as it reads back
+        if not path.exists():
+            beside = path.with_suffix('.new')
+            beside.write_text(json.dumps(values, indent=2), encoding='utf-8')
+            beside.replace(path)
+            return
+        there = json.loads(path.read_text(encoding='utf-8'))
+        other = [key for key in values if there.get(key) != values[key] and key != 'commit']
+        if other:
+            raise ValueError(
+                f'{self.folder} holds a run of {differ} ({", ".join(other)} differ): '
+                'choose another folder, or remove that one'
+            )
 
-    def save(self, trainer: Trainer, *, step: int, best: dict[str, Any]) -> None:
-        """Write all that the run needs to go on after `step` batches, in one atomic move."""
+    def save(
+        self,
+        tensors: dict[str, torch.Tensor],
+        rest: dict[str, Any],
+        *,
+        step: int,
+        best: dict[str, Any],
+    ) -> None:
+        """Write a trainer's state after `step` batches, in one atomic move."""
         self._state.parent.mkdir(exist_ok=True)
-        tensors, rest = trainer.state()
-        rest |= {'step': step, 'best': best, 'log_bytes': self._log.stat().st_size}
+        rest = rest | {'step': step, 'best': best, 'log_bytes': self._log.stat().st_size}
         beside = self._state.with_suffix('.new')
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         save_file(tensors, beside, metadata={'state': json.dumps(rest)})
@@ -62,17 +77,25 @@ class RunFolder:
 
     def resume(self, trainer: Trainer) -> tuple[int, dict[str, Any]]:
         """
-        Bring the trainer and the log to where the run was last saved.
+        Bring the trainer to where the run was last saved.
 
         Returns how many batches it has learnt from and its best metrics, empty at the start.
         """
-        step, best, log_bytes = 0, {}, 0
-        if self._state.exists():
-            with safe_open(self._state, framework='pt') as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                rest = json.loads(file.metadata()['state'])
-            trainer.load_state(tensors, rest)
-            step, best, log_bytes = rest['step'], rest['best'], rest['log_bytes']
+        if not self._state.exists():
+            return 0, {}
+        with safe_open(self._state, framework='pt') as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        rest = self._rest()
+        trainer.load_state(tensors, rest)
+        return rest['step'], rest['best']
+
+    def log(self, *, steps: int) -> RunLog:
+        """Open the log to go on with it; what came after the last save is done again."""
+        rest = self._rest() if self._state.exists() else {'step': 0, 'best': {}, 'log_bytes': 0}
         self._log.touch()
-        os.truncate(self._log, log_bytes)  # what came after is done again
-        return step, best
+        os.truncate(self._log, rest['log_bytes'])
+        return RunLog(self.folder, steps=steps, done=rest['step'], best=rest['best'])
+
+    def _rest(self) -> dict[str, Any]:
+        with safe_open(self._state, framework='pt') as file:
+            return dict(json.loads(file.metadata()['state']))

@@ -8,24 +8,39 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.utils import gather
 from peft import PeftModel
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from llm_mde_core import LLMMDEForDepthEstimation, add_lora
+from llm_mde_core.estimator import PRECISIONS, choose_precision
 from llm_mde_train.batches import Batch
 from llm_mde_train.losses import LossWeights, total_loss
 from llm_mde_train.recipe import Recipe
 
 
 class Trainer:
-    """A model that learns, with its optimiser, schedule and the running mean of its weights."""
+    """
+    A model that learns, with its optimiser, schedule and the running mean of its weights.
 
-    def __init__(self, model: LLMMDEForDepthEstimation, recipe: Recipe) -> None:
+    With an accelerator of several processes each learns from its part of every batch, and their
+    weights stay the same: those that one process learns from the whole batch.
+    """
+
+    def __init__(
+        self,
+        model: LLMMDEForDepthEstimation,
+        recipe: Recipe,
+        accelerator: Accelerator | None = None,
+    ) -> None:
         self.device = model.device
         self.canonical_focal_px = model.config.canonical_focal_px
         self.clip_norm = recipe.clip_norm
-        self.model = (add_lora(model) if recipe.train == 'lora' else model).train()
+        self.loss_weights = LossWeights(**recipe.losses)
+        self.dtype = _dtype(recipe, self.device)
+        self.model = _trainable(model, recipe).train()
         self.trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.trained,
@@ -37,12 +52,16 @@ class Trainer:
             self.optimizer, lambda step: learning_rate_factor(recipe, step)
         )
         self.average = AveragedModel(self.model, multi_avg_fn=_running_mean(recipe.ema_decay))
+        self.processes = accelerator.num_processes if accelerator else 1
+        self.process = accelerator.process_index if accelerator else 0
+        self.network = accelerator.prepare_model(self.model) if accelerator else self.model
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Learn from one batch; return its loss and the parts of it."""
         loss, parts = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # The processes' gradients come averaged, but the loss is that of all of them together.
+        (loss * self.processes).backward()
         torch.nn.utils.clip_grad_norm_(self.trained, self.clip_norm, error_if_nonfinite=True)
         self.optimizer.step()
         self.schedule.step()
@@ -53,11 +72,14 @@ class Trainer:
         """Return the loss of one batch and its parts."""
         pixels = batch.rgb.to(self.device).permute(0, 3, 1, 2).float() / 255.0
         focal_px = batch.focal_px.to(self.device)
+        lower = self.dtype != torch.float32
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=lower):
+            output = self.network(pixel_values=pixels, focal_px=focal_px)
         return total_loss(
-            self.model(pixel_values=pixels, focal_px=focal_px),
+            output,
             depth_m=batch.depth_m.to(self.device),
             canonical_ratio=self.canonical_focal_px / focal_px,
-            weights=LossWeights(),
+            weights=self.loss_weights,
         )
 
     def averaged(self) -> LLMMDEForDepthEstimation:
@@ -69,10 +91,15 @@ class Trainer:
         """Write the averaged model to `out/model` and, with LoRA, its adapter to `out/adapter`."""
         averaged.save_pretrained(out / 'model')
         if isinstance(self.average.module, PeftModel):
-            self.average.module.save_pretrained(out / 'adapter')
+            # 'auto' would look for the model that it starts from on the hub.
+            self.average.module.save_pretrained(out / 'adapter', save_embedding_layers=False)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Return what the next steps follow from: tensors, and what is no tensor."""
+        """
+        Return what the next steps follow from: tensors, and what is no tensor.
+
+        All processes have to call it: it holds the random states of all.
+        """
         optimizer = self.optimizer.state_dict()
         tensors = {
             f'optimizer.{number}.{name}': value
@@ -82,9 +109,8 @@ class Trainer:
         for part in ('model', 'average'):
             weights = getattr(self, part).state_dict()
             tensors |= {f'{part}.{name}': weight for name, weight in weights.items()}
-        tensors['random.cpu'] = torch.get_rng_state()
-        if self.device.type == 'cuda':
-            tensors['random.cuda'] = torch.cuda.get_rng_state(self.device)
+        for name, state in self._random_states().items():
+            tensors[f'random.{name}'] = self._of_all_processes(state)
         schedule = self.schedule.state_dict()
         return tensors, {'param_groups': optimizer['param_groups'], 'schedule': schedule}
 
@@ -99,9 +125,42 @@ class Trainer:
         groups = rest['param_groups']
         self.optimizer.load_state_dict({'state': dict(moments), 'param_groups': groups})
         self.schedule.load_state_dict(rest['schedule'])
-        torch.set_rng_state(tensors['random.cpu'])
+        # Copies, because torch reads the state where the storage begins.
+        torch.set_rng_state(tensors['random.cpu'][self.process].clone())
         if 'random.cuda' in tensors and self.device.type == 'cuda':
-            torch.cuda.set_rng_state(tensors['random.cuda'], self.device)
+            state = tensors['random.cuda'][self.process].clone()
+            torch.cuda.set_rng_state(state, self.device)
+
+    def _random_states(self) -> dict[str, torch.Tensor]:
+        states = {'cpu': torch.get_rng_state()}
+        if self.device.type == 'cuda':
+            states['cuda'] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def _of_all_processes(self, state: torch.Tensor) -> torch.Tensor:
+        """Return (processes, bytes)."""
+        state = state[None]
+        return gather(state.to(self.device)).cpu() if self.processes > 1 else state
+
+
+def _trainable(model: LLMMDEForDepthEstimation, recipe: Recipe) -> LLMMDEForDepthEstimation | Any:
+    """Say which weights learn: all but the recipe's frozen parts, or LoRA and what is between."""
+    if recipe.train == 'lora':
+        return add_lora(model)
+    for name in recipe.frozen:
+        if not hasattr(model, name):
+            raise ValueError(f'the model has no part {name!r} to freeze')
+        getattr(model, name).requires_grad_(False)
+    for name, weight in model.named_parameters():
+        if name.endswith('mask_token'):  # of DINOv2, for its own training; nothing reaches it
+            weight.requires_grad_(False)
+    return model
+
+
+def _dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """Return what most of the network computes in; fp16 would need its gradients scaled."""
+    chosen = choose_precision(recipe.precision, device)
+    return PRECISIONS['fp32' if chosen == 'fp16' else chosen]
 
 
 def _under(part: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

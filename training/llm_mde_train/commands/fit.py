@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+from accelerate import PartialState
 import typer
 
 from llm_mde_train.commands.errors import sentences_for_errors
@@ -28,4 +29,5 @@ def fit(
         if chosen.sets and not chosen.index:
             raise ValueError(f'the recipe trains on {chosen.sets}: say where with --index')
         best = run_fit(chosen, out)
-    print(f'best model in {out / "model"}: abs_rel {best["abs_rel"]:.3f} on validation frames')
+    if PartialState().is_main_process:
+        print(f'best model in {out / "model"}: abs_rel {best["abs_rel"]:.3f} on validation frames')
