@@ -2,43 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from llm_mde_core import DepthEstimator
+from llm_mde_core import DepthEstimator, DepthPrediction
+from llm_mde_train.calibration import CONFIDENCES, kept_abs_rel
+from llm_mde_train.edges import edge_figures
 from llm_mde_train.metrics import depth_errors, known_depth, mean_over_scenes
+from llm_mde_train.profiles import DISTANCES_M, Profile, profile
 from llm_mde_train.samples import Frame, Sample
 
 Scores = dict[str, dict[str, float]]  # the METRICS per scene and under 'mean'
+MEDIAN_PIXELS = 5000  # of every frame, so that memory does not grow much with their number
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is known about the prediction of one frame."""
+
+    frame: Frame
+    errors: dict[str, float]  # METRICS
+    constant_errors: dict[str, float]  # METRICS of the constant depth beside it
+    edges: dict[str, float]  # EDGE_FIGURES
+    by_distance: Profile  # bins DISTANCES_M
+    by_confidence: Profile  # bins CONFIDENCES
+    kept: np.ndarray  # (10,) abs_rel of the surest parts KEPT
+    kept_at_best: np.ndarray  # the same for a confidence that knows all errors
 
 
 def evaluate(estimator: DepthEstimator, frames: Iterable[Frame], *, crop: str = 'none') -> Scores:
     """
     Return the estimator's errors per scene and, under 'mean', averaged over scenes.
 
-    `crop` is 'none' or 'eigen'. Frames without any known depth are left out; ValueError when no
-    other is left.
+    `crop` is one of metrics.CROPS. Frames without any known depth are left out; ValueError when
+    no other is left.
     """
-    return _judge(
+    return _scores(
         frames, lambda sample: estimator.infer(sample.rgb, sample.camera).depth_m, crop=crop
     )
 
 
 def evaluate_constant(depth_m: float, frames: Iterable[Frame], *, crop: str = 'none') -> Scores:
     """Score one depth everywhere, the baseline that anything useful must beat."""
-    return _judge(frames, lambda sample: np.full_like(sample.depth_m, depth_m), crop=crop)
+    return _scores(frames, lambda sample: np.full_like(sample.depth_m, depth_m), crop=crop)
+
+
+def judge_frames(
+    estimator: DepthEstimator, frames: Iterable[Frame], *, constant_m: float, crop: str = 'none'
+) -> Iterator[Judgement]:
+    """Judge frame by frame, in every respect; frames without any known depth are left out."""
+    for frame in frames:
+        sample = frame.load()
+        if _known(sample, crop).any():
+            prediction = estimator.infer(sample.rgb, sample.camera)
+            yield _judge(frame, sample, prediction, constant_m=constant_m, crop=crop)
 
 
 def median_depth_m(frames: Iterable[Frame], *, crop: str = 'none') -> float:
-    """Return the median of all known depths, metres: the best constant to know beforehand."""
-    known = [sample.depth_m[_known(sample, crop)] for sample in (frame.load() for frame in frames)]
-    if not any(len(depths) for depths in known):
+    """
+    Return the median of known depths, metres: the best constant to know beforehand.
+
+    Evenly spread pixels of every frame stand for all of them.
+    """
+    known = [
+        depths[:: -(-len(depths) // MEDIAN_PIXELS)]
+        for depths in (sample.depth_m[_known(sample, crop)] for sample in _loaded(frames))
+        if len(depths)
+    ]
+    if not known:
         raise ValueError('no frame with known depth to take the median of')
     return float(np.median(np.concatenate(known)))
 
 
-def _judge(
+def _scores(
     frames: Iterable[Frame], predict: Callable[[Sample], np.ndarray], *, crop: str
 ) -> Scores:
     return mean_over_scenes(
@@ -48,9 +86,39 @@ def _judge(
                 predict(sample), sample.depth_m, max_depth_m=sample.max_depth_m, crop=crop
             ),
         )
-        for sample in (frame.load() for frame in frames)
+        for sample in _loaded(frames)
         if _known(sample, crop).any()
     )
+
+
+def _judge(
+    frame: Frame,
+    sample: Sample,
+    prediction: DepthPrediction,
+    *,
+    constant_m: float,
+    crop: str,
+) -> Judgement:
+    said, true = prediction.depth_m, sample.depth_m
+    constant = np.full_like(true, constant_m)
+    valid = _known(sample, crop) & np.isfinite(said)
+    errors = depth_errors(said, true, max_depth_m=sample.max_depth_m, crop=crop)
+    pixels = (said[valid], true[valid])
+    confidence = prediction.confidence[valid]
+    return Judgement(
+        frame=frame,
+        errors=errors,
+        constant_errors=depth_errors(constant, true, max_depth_m=sample.max_depth_m, crop=crop),
+        edges=edge_figures(said, true, max_depth_m=sample.max_depth_m, crop=crop),
+        by_distance=profile(true[valid], *pixels, limits=DISTANCES_M),
+        by_confidence=profile(confidence, *pixels, limits=CONFIDENCES),
+        kept=kept_abs_rel(confidence, *pixels),
+        kept_at_best=kept_abs_rel(-np.abs(said - true)[valid] / true[valid], *pixels),
+    )
+
+
+def _loaded(frames: Iterable[Frame]) -> Iterator[Sample]:
+    return (frame.load() for frame in frames)
 
 
 def _known(sample: Sample, crop: str) -> np.ndarray:

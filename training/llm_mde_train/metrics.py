@@ -28,6 +28,7 @@ METRICS = (
     'abs_rel_scale_shift_aligned',
 )
 MIN_DEPTH_M = 1e-3
+DELTA1_RATIO = 1.25
 CROPS = ('none', 'eigen', 'garg')
 EIGEN_CROP = np.s_[45:471, 41:601]  # Eigen et al. 2014; rows and columns of 480 x 640
 EIGEN_SHAPE = (480, 640)
@@ -87,9 +88,9 @@ def depth_errors(
         'rmse_log': float(np.sqrt(np.mean(log_error**2))),
         'silog': float(100.0 * np.std(log_error)),
         'log10': float(np.mean(np.abs(log_error)) / math.log(10.0)),
-        'delta1': _within(predicted, true, 1.25),
-        'delta2': _within(predicted, true, 1.25**2),
-        'delta3': _within(predicted, true, 1.25**3),
+        'delta1': _within(predicted, true, DELTA1_RATIO),
+        'delta2': _within(predicted, true, DELTA1_RATIO**2),
+        'delta3': _within(predicted, true, DELTA1_RATIO**3),
         'coverage': float(valid.sum() / known.sum()),
         'abs_rel_median_aligned': _abs_rel(
             predicted * (np.median(true) / np.median(predicted)), true
@@ -154,7 +155,8 @@ def bootstrap(
     Scenes are drawn with replacement and, within each, blocks of successive frames: neighbours
     are nearly equal, so single frames would pretend to know more than they do. Frames of a scene
     come in the order of time; without `scenes` all are of one, and the interval says nothing
-    about other rooms. Of few scenes or blocks it is a little too narrow. Raises ValueError for no values and for values that are not finite.
+    about other rooms. Of few scenes or blocks it is a little too narrow. Raises ValueError for no
+    values and for values that are not finite.
     """
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(f'an interval needs finite figures of frames, got {list(values)}')
