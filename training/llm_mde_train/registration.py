@@ -54,12 +54,15 @@ class Registration:
 def _paint(image: np.ndarray, pixels: np.ndarray, depths: np.ndarray, sizes: np.ndarray) -> None:
     """Lay blocks of sizes (N, 2), columns and rows, around pixels (N, 2); the nearest win."""
     height, width = image.shape
+    farthest_first = np.argsort(-depths)  # of values set twice, the last one stays
+    pixels, depths, sizes = pixels[farthest_first], depths[farthest_first], sizes[farthest_first]
     corners = np.rint(pixels - (sizes - 1) / 2).astype(np.int64)
     for offset in np.ndindex(*sizes.max(axis=0)):
-        spots = corners + offset
-        drawn = (offset < sizes).all(axis=1) & ((spots >= 0) & (spots < (width, height))).all(1)
-        x, y = spots[drawn].T
-        np.fmin.at(image, (y, x), depths[drawn])  # of NaN and a number, the number
+        x, y = (corners + offset).T
+        drawn = (offset < sizes).all(axis=1) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        layer = np.full_like(image, np.nan)
+        layer[y[drawn], x[drawn]] = depths[drawn]
+        np.fmin(image, layer, out=image)  # of NaN and a number, the number
 
 
 def project(points: np.ndarray, camera: Camera) -> np.ndarray:
