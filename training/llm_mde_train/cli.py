@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from llm_mde_train.commands.adapt import adapt
 from llm_mde_train.commands.evaluate import evaluate
 from llm_mde_train.commands.fit import fit
 
@@ -11,6 +12,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help='Train and judge LLM-MDE depth models.'
 )
 app.command()(fit)
+app.command()(adapt)
 app.command()(evaluate)
 
 
