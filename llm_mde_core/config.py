@@ -31,7 +31,8 @@ class LLMMDEConfig(PretrainedConfig):
     before the transformer; its `patch_size` is then 1 and the stem's last map is what it reads.
 
     Ablations: `language` ('pretrained', 'random', 'none'), `prompt` ('adaptive', 'fixed',
-    'shuffled') and LoRA ranks of 0.
+    'shuffled'), `value_is_key` (the prototypes' keys are their values too, as in the authors'
+    code) and LoRA ranks of 0.
 
     Images are resized to the focal length `canonical_focal_px`, in pixels of the network's input,
     or less where the long side would exceed `image_size`. Depth is predicted for that camera,
@@ -56,6 +57,7 @@ class LLMMDEConfig(PretrainedConfig):
         num_prototypes: int = 1000,
         reprogramming_heads: int = 8,
         reprogramming_head_dim: int = 128,
+        value_is_key: bool = False,
         bottleneck_dim: int = 192,
         head_dim: int = 128,
         language: str = 'pretrained',
@@ -83,6 +85,7 @@ class LLMMDEConfig(PretrainedConfig):
         self.num_prototypes = num_prototypes
         self.reprogramming_heads = reprogramming_heads
         self.reprogramming_head_dim = reprogramming_head_dim
+        self.value_is_key = value_is_key
         self.bottleneck_dim = bottleneck_dim
         self.head_dim = head_dim
         self.language = language

@@ -34,7 +34,7 @@ class Reprogramming(nn.Module):
         )  # word embeddings are small; attention needs contrast
         self.query = nn.Linear(config.vision_config.hidden_size, inner)
         self.key = nn.Linear(language_dim, inner)
-        self.value = nn.Linear(language_dim, inner)
+        self.value = None if config.value_is_key else nn.Linear(language_dim, inner)
         self.out = nn.Linear(inner, language_dim)
         self._kept: tuple[tuple[object, ...], torch.Tensor, torch.Tensor] | None = None
 
@@ -63,18 +63,14 @@ class Reprogramming(nn.Module):
 
     def _compute(self, word_embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         prototypes = self.norm(self.prototypes(word_embeddings))[None]
-        return self._split_heads(self.key(prototypes)), self._split_heads(self.value(prototypes))
+        keys = self._split_heads(self.key(prototypes))
+        values = keys if self.value is None else self._split_heads(self.value(prototypes))
+        return keys, values
 
     def _weights_state(self, word_embeddings: torch.Tensor) -> tuple[object, ...]:
         """Return what changes when a weight is stepped, loaded, cast or moved."""
-        weights = [
-            word_embeddings,
-            *(
-                p
-                for m in (self.to_prototypes, self.norm, self.key, self.value)
-                for p in m.parameters()
-            ),
-        ]
+        sources = (self.to_prototypes, self.norm, self.key, self.value)
+        weights = [word_embeddings, *(p for m in sources if m is not None for p in m.parameters())]
         device = word_embeddings.device.type
         precision = None
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):

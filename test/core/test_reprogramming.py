@@ -74,6 +74,16 @@ def test_values_are_not_the_keys(
     assert not torch.allclose(reprogramming(patches, words), before)
 
 
+def test_for_the_ablation_the_keys_can_be_the_values(words: torch.Tensor) -> None:
+    """Defect 1, on purpose."""
+    reprogramming = Reprogramming(small_config(value_is_key=True))
+    assert not any(name.startswith('value') for name, _ in reprogramming.named_parameters())
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            keys, values = reprogramming.keys_and_values(words)
+        assert keys.equal(values)
+
+
 def test_constants_are_computed_once_in_inference(
     reprogramming: Reprogramming,
     words: torch.Tensor,

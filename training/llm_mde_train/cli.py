@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from llm_mde_train.commands.ablate import ablate
 from llm_mde_train.commands.adapt import adapt
 from llm_mde_train.commands.evaluate import evaluate
 from llm_mde_train.commands.fit import fit
@@ -14,6 +15,7 @@ app = typer.Typer(
 app.command()(fit)
 app.command()(adapt)
 app.command()(evaluate)
+app.command()(ablate)
 
 
 def main() -> None:

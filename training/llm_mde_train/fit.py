@@ -42,7 +42,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     for a recipe without anything to validate on or other than that of the run in `out`,
     RuntimeError when training diverges.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no')
+    accelerator = join_processes()
     first = accelerator.is_main_process
     torch.manual_seed(recipe.seed)
     training, validation = _real_samples(recipe)
@@ -79,6 +79,11 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     if first:
         (out / 'best.json').write_text(json.dumps(best, indent=2))
     return best
+
+
+def join_processes() -> Accelerator:
+    """Return this process's place among those that train together; the recipe says how."""
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no')
 
 
 def _validate(

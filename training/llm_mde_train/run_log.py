@@ -41,6 +41,7 @@ class RunLog:
             TextColumn('{task.fields[note]}'),
         )
         self._task = self._bar.add_task('fit', total=steps, completed=done, note='')
+        self._steps = steps
         self._best = best
 
     def __enter__(self) -> RunLog:
@@ -60,9 +61,13 @@ class RunLog:
     def step(
         self, step: int, losses: dict[str, torch.Tensor], *, rate: float, started: float
     ) -> None:
-        """Count a step that began at `started` on time.perf_counter; write one in ten down."""
+        """
+        Count a step that began at `started` on time.perf_counter.
+
+        Every tenth and the last are written down.
+        """
         self._bar.advance(self._task)
-        if step % LOG_EVERY:
+        if step % LOG_EVERY and step != self._steps:
             return
         values = {name: loss.item() for name, loss in losses.items()}
         self._write({'step': step, 's': time.perf_counter() - started} | values)
