@@ -15,7 +15,7 @@ from llm_mde_train.ros_images import to_depth, to_rgb
 from llm_mde_train.samples import Sample
 from llm_mde_train.stamp_pairs import pair_stamps, smallest_gap_ns
 
-STORAGE_SUFFIXES = ('.mcap', '.db3', '.bag')
+STORAGE_SUFFIXES = ('.mcap', '.db3', '.bag', '.zstd')
 
 
 @dataclass(frozen=True)
