@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llm_mde_core import Camera
-from llm_mde_train.augment import change_light, crop_to
+from llm_mde_train.augment import CUT_DEPTH_PART, change_light, crop_to, cut_depth
 from llm_mde_train.samples import Sample
 
 CAMERA = Camera(width=320, height=240, fx=260.0, fy=262.0, cx=159.5, cy=119.5)
@@ -130,3 +130,29 @@ def test_same_seed_same_light(rgb):
     first, second, other = (change_light(rgb, np.random.default_rng(seed)) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, second)
     assert (first != other).any()
+
+
+def test_cut_depth_pastes_the_depth_where_it_is_and_nowhere_else():
+    """Black is 0, white the range; the same place in colour and depth; unknown stays colour."""
+    depth_m = np.tile(np.linspace(0.5, 12.0, 320, dtype=np.float32), (240, 1))
+    depth_m[:, ::7] = np.nan
+    rgb = np.zeros((240, 320, 3), np.uint8)
+    rgb[..., 0] = 255
+    expected = (np.nan_to_num(depth_m) / 10.0 * 255.0).clip(0, 255).round().astype(np.uint8)
+    sizes = []
+    for seed in range(60):
+        pasted = cut_depth(rgb, depth_m, np.random.default_rng(seed), max_depth_m=10.0)
+        changed = (pasted != rgb).any(axis=2)
+        rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+        if not len(rows):  # one pixel, unknown
+            continue
+        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        known = np.isfinite(depth_m[window])
+        assert (pasted[window][known] == expected[window][known][:, None]).all()
+        assert (pasted[window][~known] == (255, 0, 0)).all()
+        sizes.append((len(rows), len(columns)))
+        assert len(rows) <= CUT_DEPTH_PART * (240 - rows[0]) + 1
+        assert len(columns) <= CUT_DEPTH_PART * (320 - columns[0]) + 2
+    assert (rgb[..., 0] == 255).all()
+    assert max(rows for rows, _ in sizes) > 100  # not the single row of a min for a max
+    assert max(columns for _, columns in sizes) > 130

@@ -210,6 +210,39 @@ def test_rendered_rooms_become_batches():
     assert batch.depth_m.isfinite().float().mean() > 0.8
 
 
+def test_processes_share_a_batch_of_real_frames(rendered):
+    """Together they see what one sees alone."""
+    real = [sample(0.5 + n / 10) for n in range(20)]
+    whole = take(3, mixed(real, real_fraction=1.0, batch_size=5))
+    shares = [
+        take(3, mixed(real, real_fraction=1.0, batch_size=5, process=n, processes=2))
+        for n in range(2)
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert [len(part.rgb) for part in parts] == [3, 2]
+        for n, part in enumerate(parts):
+            assert torch.equal(part.rgb, batch.rgb[n::2])
+            assert torch.equal(part.focal_px, batch.focal_px[n::2])
+
+
+def test_processes_render_rooms_of_their_own_and_their_share(rendered):
+    depths = []
+    for process in range(2):
+        options = dict(batch_size=16, reuse=4, process=process, processes=2)
+        batches = take(10, mixed([], **options))
+        depths.append({float(np.nanmax(d)) for batch in batches for d in batch.depth_m.numpy()})
+    assert len(depths[0] & depths[1]) < 5 < len(depths[0])  # the stand-in has 1000 rooms
+    assert rendered == [module.FIRST_POOL_SIZE, *[2] * 10] * 2
+
+
+@pytest.mark.parametrize(('part', 'expected'), [(0.0, 0.0), (0.4, 0.4), (1.0, 1.0)])
+def test_part_of_the_images_gets_cut_depth(part, expected, rendered, monkeypatch):
+    monkeypatch.setattr(module, 'cut_depth', lambda rgb, *_, **__: np.zeros_like(rgb))
+    batches = take(50, mixed([sample(1.0)], real_fraction=1.0, cut_depth=part))
+    black = np.mean([not rgb.any() for batch in batches for rgb in batch.rgb.numpy()])
+    assert black == pytest.approx(expected, abs=0.1)
+
+
 def test_collate_keeps_the_order():
     images = [(s.rgb, s.depth_m, focal) for s, focal in ((sample(1.0), 50.0), (sample(2.0), 60.0))]
     batch = collate(images)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 import json
+from pathlib import Path
 import re
 
+import cv2
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 import torch
 
 from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation
@@ -182,7 +185,7 @@ def test_split_by_time_holds_out_the_end_of_every_scene_and_shares_nothing():
 def test_real_frames_for_training_and_validation_are_others(index):
     """Defect 13: what picks the checkpoint is not what it learnt from."""
     recipe = Recipe(index=str(index), sets=['kitchen_train', 'office'])
-    training, validation = module._real_samples(recipe)
+    training, validation = module._real_frames(recipe)
     assert not {id(s) for s in training} & {id(s) for s in validation}
     assert len(training) + len(validation) == 3
 
@@ -195,6 +198,63 @@ def test_loader_of_worker_processes_gives_batches(cheap, tiny_model):
     assert max(first.rgb.shape[1:3]) in (48, 64)
 
 
-def test_story_names_the_commit_of_the_code():
-    commit = module._commit()
-    assert re.fullmatch('unknown|[0-9a-f]{40}(-dirty)?', commit)
+def test_going_on_with_other_data_is_refused(cheap, tmp_path, index):
+    recipe = replace(cheap, index=str(index), sets=['kitchen_train'], steps=1)
+    fit(recipe, tmp_path / 'run')
+    made_by = json.loads((tmp_path / 'run' / 'made_by.json').read_text())
+    assert set(made_by) == {'commit', 'data', 'processes'}
+    assert re.fullmatch('unknown|[0-9a-f]{40}(-dirty)?', made_by['commit'])
+    assert made_by['processes'] == 1
+    depth = cv2.imread(str(index.parent / '0_depth.png'), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(index.parent / '0_depth.png'), depth + np.arange(64, dtype=np.uint16))
+    with pytest.raises(ValueError, match=r'other data or processes \(data differ\)'):
+        fit(recipe, tmp_path / 'run')
+
+
+def test_losses_and_pictures_are_on_the_board(cheap, tmp_path):
+    fit(replace(cheap, steps=3, validation_rooms=2), tmp_path)
+    board = EventAccumulator(str(tmp_path / 'tensorboard')).Reload()
+    tags = board.Tags()
+    assert {'loss/loss', 'loss/silog', 'learning_rate', 'abs_rel/mean'} <= set(tags['scalars'])
+    rows = [json.loads(line) for line in (tmp_path / 'log.jsonl').open()]
+    (loss,) = board.Scalars('loss/loss')
+    assert (loss.step, loss.value) == (3, pytest.approx(rows[0]['loss']))
+    (score,) = board.Scalars('abs_rel/mean')
+    assert score.value == pytest.approx(rows[-1]['validation']['mean']['abs_rel'])
+    assert tags['images'] == ['rendered/0', 'rendered/1']
+    (picture,) = board.Images('rendered/0')
+    assert (picture.height, picture.width) == (160, 3 * 213)  # colour, truth, prediction
+
+
+def test_frozen_parts_stay_bitwise_and_others_move(cheap, tmp_path, tiny_model_dir):
+    """Neither steps nor weight decay nor averaging may touch them."""
+    recipe = replace(cheap, frozen=['language', 'vision'], weight_decay=0.5, learning_rate=1e-2)
+    fit(recipe, tmp_path)
+    before = weights(LLMMDEForDepthEstimation.from_pretrained(tiny_model_dir))
+    after = weights(LLMMDEForDepthEstimation.from_pretrained(tmp_path / 'model'))
+    moved = {name.split('.')[0] for name in before if not after[name].equal(before[name])}
+    assert moved == {'reprogramming', 'prompt', 'bottleneck', 'head'}
+
+
+def test_adapter_does_not_name_a_folder_of_this_machine(cheap, tmp_path):
+    fit(replace(cheap, train='lora', steps=1), tmp_path)
+    config = json.loads((tmp_path / 'adapter' / 'adapter_config.json').read_text())
+    assert not config['base_model_name_or_path']
+    assert module._start_model(replace(cheap, start_from='tiny')).name_or_path == 'tiny'
+
+
+def test_the_recipe_for_nyu_learns_from_files_of_its_form(cheap, tmp_path):
+    """All that the recipe says, but a small model and its data: a list in the format of BTS."""
+    noise = np.random.default_rng(0)
+    for number in range(4):
+        rgb = noise.integers(0, 255, (480, 640, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f'rgb_{number}.png'), rgb)
+        depth_mm = np.full((480, 640), 2000 + number, np.uint16)
+        cv2.imwrite(str(tmp_path / f'depth_{number}.png'), depth_mm)
+    lines = [f'rgb_{number}.png depth_{number}.png 518.8579' for number in range(4)]
+    (tmp_path / 'list.txt').write_text('\n'.join(lines))
+    recipe = Recipe.read(Path(__file__).parents[2] / 'training' / 'recipes' / 'nyu.yaml')
+    small = dict(start_from=cheap.start_from, nyu='', nyu_list=str(tmp_path / 'list.txt'))
+    best = fit(replace(recipe, **small, batch_size=2, steps=1, workers=0), tmp_path / 'run')
+    assert 0.0 < best['abs_rel'] < 10.0
+    assert (tmp_path / 'run' / 'adapter').exists()

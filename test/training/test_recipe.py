@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+import inspect
 from pathlib import Path
 
 import pytest
 import yaml
 
-from llm_mde_train.recipe import Recipe
+from llm_mde_train.recipe import SOURCES, Recipe
+from llm_mde_train.sources import training_frames
 
 RECIPES = Path(__file__).resolve().parents[2] / 'training' / 'recipes'
 
@@ -41,6 +43,20 @@ def test_recipes_that_come_with_the_package_are_valid(path):
     assert recipe.training_data or recipe.start_from  # a model says what it has seen
 
 
+def test_the_recipe_for_nyu_is_the_papers():
+    recipe = Recipe.read(RECIPES / 'nyu.yaml')
+    assert (recipe.preset, recipe.train, recipe.real_fraction) == ('paper', 'lora', 1.0)
+    assert (recipe.learning_rate, recipe.final_learning_rate) == (1e-4, 1e-5)
+    assert recipe.steps * recipe.batch_size == pytest.approx(50 * 795, rel=0.001)
+    assert recipe.losses == {'silog': 1.0, 'absolute': 0.0, 'gradient': 0.0}
+    assert recipe.cut_depth > 0.0
+
+
+def test_every_source_of_frames_can_be_named():
+    options = set(inspect.signature(training_frames).parameters) - {'cache_bytes'}
+    assert set(SOURCES) == options
+
+
 def test_unknown_key_names_the_nearest_known(tmp_path):
     path = written(tmp_path, 'step: 7\n')
     with pytest.raises(ValueError, match="unknown key 'step': did you mean 'steps'"):
@@ -65,6 +81,11 @@ def test_unknown_key_names_the_nearest_known(tmp_path):
             "change a preset, not the model 'tiny'",
         ),
         ('real_fraction: 1.5', 'real_fraction must lie in 0 to 1, not 1.5'),
+        ('cut_depth: 2', 'cut_depth must lie in 0 to 1, not 2'),
+        ('precision: fp16', "precision must be one of .*'bf16'.*, not 'fp16'"),
+        ('losses: {silgo: 1.0}', "unknown key 'silgo': did you mean 'silog'"),
+        ('frozen: [langage]', "unknown key 'langage': did you mean 'language'"),
+        ('{frozen: [head], train: lora}', r"frozen \['head'\] is for train: all, not lora"),
         ('train: head', "train must be one of .*'lora'.*, not 'head'"),
     ],
 )

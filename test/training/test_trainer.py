@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from conftest import small_config
 import numpy as np
 import pytest
 import torch
+from transformers import Dinov2Config
 
 from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation, load_adapter
+from llm_mde_train import trainer as module
 from llm_mde_train.batches import Batch
 from llm_mde_train.recipe import Recipe
 from llm_mde_train.trainer import Trainer, learning_rate_factor
@@ -185,3 +188,56 @@ def test_learning_rate_warms_up_and_decays_to_its_end():
     assert factors[60] == pytest.approx(0.01 + 0.99 * 0.5**0.9)
     assert factors[110] == pytest.approx(0.01)
     assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_bf16_computes_roughly_and_keeps_weights_and_losses_exact(tiny_model, batch):
+    trainer = Trainer(tiny_model.eval(), replace(QUICK, precision='bf16'))
+    trainer.model.eval()  # without dropout
+    rough, _ = trainer.loss(batch)
+    trainer.dtype = torch.float32
+    exact, _ = trainer.loss(batch)
+    assert rough.dtype == torch.float32
+    assert rough != exact
+    assert rough.item() == pytest.approx(exact.item(), rel=0.05)
+    trainer.dtype = torch.bfloat16
+    trainer.step(batch)
+    assert {weight.dtype for weight in trainer.trained} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ('asked', 'hardware', 'expected'),
+    [
+        ('auto', 'bf16', torch.bfloat16),
+        ('auto', 'fp16', torch.float32),  # whose gradients would have to be scaled
+        ('auto', 'fp32', torch.float32),
+        ('fp32', 'fp32', torch.float32),
+    ],
+)
+def test_precision_follows_the_hardware(asked, hardware, expected, monkeypatch):
+    monkeypatch.setattr(module, 'choose_precision', lambda *_: hardware)
+    assert module._dtype(replace(QUICK, precision=asked), torch.device('cpu')) == expected
+
+
+def test_losses_weigh_what_the_recipe_says(tiny_model, batch):
+    losses = {'silog': 2.0, 'absolute': 0.0, 'gradient': 0.0, 'spread': 0.0, 'depth_class': 0.5}
+    loss, parts = Trainer(tiny_model, replace(QUICK, losses=losses)).loss(batch)
+    expected = 2.0 * parts['silog'] + 0.5 * parts['depth_class']
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_part_that_is_not_there_cannot_be_frozen(tokenizer):
+    model = LLMMDEForDepthEstimation(small_config(language='none'))
+    with pytest.raises(ValueError, match="no part 'language' to freeze"):
+        Trainer(model, replace(QUICK, frozen=['language']))
+
+
+def test_what_no_gradient_reaches_is_not_trained():
+    """Several processes would wait for its gradient for ever."""
+    dino = Dinov2Config(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, patch_size=16, image_size=64
+    )
+    model = LLMMDEForDepthEstimation(small_config(language='none', vision_config=dino))
+    trainer = Trainer(model, QUICK)
+    images = torch.zeros(1, 48, 64, 3, dtype=torch.uint8)
+    trainer.loss(Batch(images, torch.ones(1, 48, 64), torch.tensor([60.0])))[0].backward()
+    assert all(weight.grad is not None for weight in trainer.trained)

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import asdict
 import json
 from pathlib import Path
-import subprocess
 import time
 from typing import Any
 
@@ -19,12 +18,12 @@ from llm_mde_core import DepthEstimator, LLMMDEConfig, LLMMDEForDepthEstimation
 from llm_mde_core.estimator import find_model
 from llm_mde_train.batches import MixedBatches, rendered_samples
 from llm_mde_train.evaluate import evaluate
-from llm_mde_train.folders import read_index
-from llm_mde_train.frame_cache import cached
-from llm_mde_train.recipe import Recipe
+from llm_mde_train.provenance import git_commit
+from llm_mde_train.recipe import SOURCES, Recipe
 from llm_mde_train.run_folder import RunFolder
 from llm_mde_train.run_log import RunLog
 from llm_mde_train.samples import Frame, split_by_time
+from llm_mde_train.sources import fingerprint, training_frames
 from llm_mde_train.tokenizer import train_tokenizer
 from llm_mde_train.trainer import Trainer
 
@@ -45,7 +44,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     accelerator = join_processes()
     first = accelerator.is_main_process
     torch.manual_seed(recipe.seed)
-    training, validation = _real_samples(recipe)
+    training, validation = _real_frames(recipe)
     if not validation and not recipe.validation_rooms:
         raise ValueError('nothing to validate on: give validation_rooms or sets of real frames')
     model = _start_model(recipe).to(accelerator.device)
@@ -54,7 +53,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     folder = RunFolder(out)
     if first:
         data, processes = fingerprint([*training, *validation]), accelerator.num_processes
-        folder.claim(asdict(recipe), commit=_commit(), data=data, processes=processes)
+        folder.claim(asdict(recipe), commit=git_commit(), data=data, processes=processes)
         validation += rendered_samples(VALIDATION_SEED, recipe.validation_rooms)
     done, best = folder.resume(trainer)
     accelerator.wait_for_everyone()  # nobody reads the state while it is written
@@ -126,21 +125,15 @@ def _start_model(recipe: Recipe) -> LLMMDEForDepthEstimation:
     return model
 
 
-def _real_samples(recipe: Recipe) -> tuple[list[Frame], list[Frame]]:
-    if not recipe.index:
-        return [], []
-    return split_by_time(read_index(Path(recipe.index), sets=recipe.sets), HELD_OUT_PART)
-
-
-def fingerprint(frames: list[Frame]) -> str:
-    """Stand in for sources.fingerprint."""
-    return str(len(frames))
+def _real_frames(recipe: Recipe) -> tuple[list[Frame], list[Frame]]:
+    frames = training_frames(**{name: getattr(recipe, name) for name in SOURCES})
+    return split_by_time(frames, HELD_OUT_PART)
 
 
 def _loader(recipe: Recipe, real: list[Frame], trainer: Trainer, *, start: int = 0) -> DataLoader:
     config = trainer.model.config
     batches = MixedBatches(
-        cached(real),
+        real,
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         image_size=config.image_size,
@@ -164,16 +157,3 @@ def _loader(recipe: Recipe, real: list[Frame], trainer: Trainer, *, start: int =
         prefetch_factor=ahead,
         generator=torch.Generator(),  # else it would draw from the random state of the model
     )
-
-
-def _commit() -> str:
-    try:
-        return subprocess.run(
-            ['git', 'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty'],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown'  # installed without its repository

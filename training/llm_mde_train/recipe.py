@@ -15,6 +15,7 @@ from llm_mde_train.losses import LossWeights
 
 TRAIN_CHOICES = ('all', 'lora')
 PRECISION_CHOICES = ('auto', 'fp32', 'bf16')
+SOURCES = ('index', 'sets', 'bags', 'nyu', 'nyu_list', 'kitti', 'tum')
 PARTS = ('vision', 'reprogramming', 'prompt', 'language', 'bottleneck', 'head')
 
 
@@ -36,8 +37,14 @@ class Recipe:
     frozen: list[str] = field(default_factory=list)  # parts that `train: all` leaves as they are
     precision: str = 'auto'  # bf16 on GPUs that have it, fp32 elsewhere; or 'fp32', 'bf16'
     losses: dict[str, float] = field(default_factory=dict)  # weights other than LossWeights'
-    index: str = ''  # index.csv of real frames; empty trains on rendered rooms alone
+    # Real frames, as in sources.training_frames; without any it learns from rendered rooms alone.
+    index: str = ''  # index.csv
     sets: list[str] = field(default_factory=list)  # those of the index to learn from
+    bags: list[str] = field(default_factory=list)
+    nyu: str = ''  # nyu_depth_v2_labeled.mat
+    nyu_list: str = ''  # in the format of BTS
+    kitti: str = ''
+    tum: list[str] = field(default_factory=list)
     real_fraction: float = 0.3
     reuse: int = 3
     steps: int = 2000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ import typer
 from llm_mde_train.ablate import Worth
 from llm_mde_train.ablate import ablate as run_ablation
 from llm_mde_train.commands.errors import sentences_for_errors
-from llm_mde_train.recipe import Recipe
+from llm_mde_train.commands.recipes import read_recipe
 
 
 def ablate(
@@ -27,12 +26,13 @@ def ablate(
     index: Annotated[
         Path | None, typer.Option(help='index.csv of real frames', exists=True, dir_okay=False)
     ] = None,
+    nyu: Annotated[
+        Path | None, typer.Option(help='nyu_depth_v2_labeled.mat, splits.mat beside it')
+    ] = None,
 ) -> None:
     """Train variants of a recipe, each without one part, and compare them."""
     with sentences_for_errors():
-        chosen = Recipe.read(recipe)
-        if index is not None:
-            chosen = replace(chosen, index=str(index))
+        chosen = read_recipe(recipe, index=index, nyu=nyu)
         found = run_ablation(chosen, out, seeds=seeds)
     if PartialState().is_main_process:
         Console().print(_table(found, seeds=seeds, steps=chosen.steps))

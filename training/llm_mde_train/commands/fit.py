@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +9,8 @@ from accelerate import PartialState
 import typer
 
 from llm_mde_train.commands.errors import sentences_for_errors
+from llm_mde_train.commands.recipes import read_recipe
 from llm_mde_train.fit import fit as run_fit
-from llm_mde_train.recipe import Recipe
 
 
 def fit(
@@ -20,14 +19,13 @@ def fit(
     index: Annotated[
         Path | None, typer.Option(help='index.csv of real frames', exists=True, dir_okay=False)
     ] = None,
+    nyu: Annotated[
+        Path | None, typer.Option(help='nyu_depth_v2_labeled.mat, splits.mat beside it')
+    ] = None,
 ) -> None:
     """Train a model from a recipe; a run that was stopped goes on where it was."""
     with sentences_for_errors():
-        chosen = Recipe.read(recipe)
-        if index is not None:
-            chosen = replace(chosen, index=str(index))
-        if chosen.sets and not chosen.index:
-            raise ValueError(f'the recipe trains on {chosen.sets}: say where with --index')
+        chosen = read_recipe(recipe, index=index, nyu=nyu)
         best = run_fit(chosen, out)
     if PartialState().is_main_process:
         print(f'best model in {out / "model"}: abs_rel {best["abs_rel"]:.3f} on validation frames')
