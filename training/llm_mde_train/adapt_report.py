@@ -160,6 +160,7 @@ def _by_distance(result: Adaptation) -> str:
 def _pictures(result: Adaptation) -> list[str]:
     known = np.concatenate([sample.depth_m.ravel() for sample, *_ in result.pictures])
     near, far = np.nanpercentile(known, [1, 99])
+    far = max(far, 1.1 * near)  # of a bare wall
     rows = []
     for sample, before_m, after_m in result.pictures:
         truth = sample.depth_m

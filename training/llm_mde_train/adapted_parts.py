@@ -61,8 +61,9 @@ def save_adapter(network: PeftModel, out: Path, *, model: str) -> None:
     """Write the adapter of a bundled model or of one in a folder, as `load_adapter` reads it."""
     out.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(network.peft_config['default'])
-    bundled = (CHECKPOINTS / model / 'config.json').is_file()
-    config.base_model_name_or_path = model if bundled else ''  # a folder's name is nobody's else
+    bundled = {folder.parent.name for folder in CHECKPOINTS.glob('*/config.json')}
+    # The path of a folder means nothing on another machine.
+    config.base_model_name_or_path = model if model in bundled else ''
     config.inference_mode = True
     config.save_pretrained(str(out))
     weights = get_peft_model_state_dict(network, save_embedding_layers=False)

@@ -1,0 +1,174 @@
+"""Few-shot adaptation from frames to the adapter's folder, its report and its command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training.conftest import small_rooms
+from typer.testing import CliRunner
+
+from llm_mde_core import DepthEstimator
+from llm_mde_train import adapt_report
+from llm_mde_train.adapt import Adaptation, adapt
+from llm_mde_train.cli import app
+from llm_mde_train.few_shot_trainer import Tuning
+from llm_mde_train.held_out import judge, predictor
+from llm_mde_train.samples import Sample
+
+QUICK = Tuning(
+    steps=10,
+    validations=2,
+    warmup_steps=1,
+    shots_per_batch=3,
+    replay_per_batch=1,
+    lora_rate=0.01,
+    rate=0.01,
+    ema_decay=0.8,
+)
+
+
+def recording(count: int, *, seed: int = 1) -> list[Sample]:
+    """Return frames of a room whose depth shows in their colour, later ones darker."""
+    frames = []
+    for i, room in enumerate(small_rooms(seed, count)):
+        scale = 1.0 + 0.5 * i / count
+        frames.append(
+            replace(room, depth_m=room.depth_m * np.float32(scale), scene='lab', stamp_ns=i)
+        )
+    return frames
+
+
+@pytest.fixture
+def cheap_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        'llm_mde_train.adapt.rendered_samples', lambda seed, count: small_rooms(seed, 2)
+    )
+
+
+@pytest.fixture
+def adapted(cheap_rooms: None, tiny_model_dir: Path, tmp_path: Path):
+    def run(frames: list[Sample], **changes: object) -> Adaptation:
+        out = tmp_path / str(changes.pop('out', 'lab'))
+        options = {'model': str(tiny_model_dir), 'shots': 4, 'tuning': QUICK, 'device': 'cpu'}
+        return adapt(frames, out=out, **(options | changes))
+
+    return run
+
+
+def test_the_adapter_in_the_folder_is_the_one_that_was_judged(adapted, tiny_model_dir, tmp_path):
+    result = adapted(recording(12))
+    assert result.after.mean('abs_rel') < 0.8 * result.before.mean('abs_rel')
+    assert len(result.material.shots) == 4
+    loaded = DepthEstimator.from_pretrained(tiny_model_dir, adapter=tmp_path / 'lab', device='cpu')
+    again = judge(predictor(loaded), result.material.test)
+    assert again.mean('abs_rel') == pytest.approx(result.after.mean('abs_rel'), rel=1e-6)
+    assert [s.stamp_ns for s in result.material.test] == [9, 10, 11]
+
+
+def test_test_frames_teach_nothing_and_the_seed_decides_the_rest(adapted, tmp_path):
+    """Honest figures: other test frames give the same adapter to the byte."""
+    frames = recording(12)
+    other = [
+        replace(f, rgb=255 - f.rgb, depth_m=f.depth_m * 3) if f.stamp_ns >= 9 else f
+        for f in frames
+    ]
+    adapted(frames, out='one')
+    adapted(other, out='two')
+    adapted(frames, out='three', seed=1)
+    weights = [
+        (tmp_path / name / 'adapter_model.safetensors').read_bytes()
+        for name in ('one', 'two', 'three')
+    ]
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+def test_replay_that_is_given_is_used_and_judged(adapted, cheap_rooms):
+    others = [replace(room, scene='nyu') for room in small_rooms(7, 6)]
+    result = adapted(recording(6), replay=others, train='scale_shift')
+    assert [len(result.material.replay), len(result.material.unseen)] == [4, 2]
+    assert {s.scene for s in result.material.replay + result.material.unseen} == {'nyu'}
+    with pytest.raises(ValueError, match='replay needs at least two frames, there are 1'):
+        adapted(recording(6), replay=others[:1])
+
+
+def test_report_says_what_was_measured(adapted, tmp_path):
+    result = adapted(recording(12), train='scale_shift')
+    adapt_report.write(result, tmp_path / 'lab')
+    found = json.loads((tmp_path / 'lab' / 'metrics.json').read_text())
+    assert set(found['baselines']) == {'constant', 'pixel_median', 'scale_shift'}
+    for figures in (found['before'], found['after'], *found['baselines'].values()):
+        assert {'abs_rel', 'rmse', 'delta1'} <= set(figures)
+    assert found['after']['abs_rel'] == result.after.mean('abs_rel')
+    assert found['frames']['test'] == 3
+    assert set(found['forgetting']) == {'before', 'after'}
+    origin = json.loads((tmp_path / 'lab' / 'provenance.json').read_text())
+    assert origin['shot_stamps_ns'] == [s.stamp_ns for s in result.material.shots]
+    assert len(origin['model_sha256']) == 64
+    page = (tmp_path / 'lab' / 'report.html').read_text()
+    assert page.count('data:image/jpeg') == 6 * len(result.pictures) == 18
+    assert 'src="http' not in page
+    for figure in (result.after, *result.baselines.values()):
+        assert f'{figure.mean("abs_rel"):.3f}' in page
+
+
+def test_verdict_is_plain(adapted):
+    result = adapted(recording(6), train='scale_shift')
+    best = replace(result, after=replace(result.after, frames=[{'abs_rel': 0.01}]))
+    assert best.worthwhile
+    assert adapt_report.verdict(best).startswith('Worth it: AbsRel 0.010')
+    worst = replace(result, after=replace(result.after, frames=[{'abs_rel': 9.0}]))
+    assert not worst.worthwhile
+    assert adapt_report.verdict(worst).startswith('NOT worth it')
+    name, figure = worst.best_rival
+    assert figure == min(j.mean('abs_rel') for j in (result.before, *result.baselines.values()))
+    assert adapt_report.TITLES[name] in adapt_report.verdict(worst)
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ['adapt', *(str(argument) for argument in arguments)])
+
+
+def test_command_ends_with_3_unless_told_otherwise(
+    cheap_rooms, index, tiny_model_dir, tmp_path, monkeypatch
+):
+    rows = index.read_text().splitlines()
+    index.write_text('\n'.join([rows[0], *rows[1:3], rows[1]]) + '\n')  # three frames
+    options = ('--index', index, '--set', 'kitchen_train', '--model', tiny_model_dir)
+    options += ('--train', 'scale_shift', '--device', 'cpu', '--out', tmp_path / 'kitchen')
+    for worthwhile, accept, status in (
+        (False, (), 3),
+        (False, ('--accept-worse',), 0),
+        (True, (), 0),
+    ):
+        monkeypatch.setattr(Adaptation, 'worthwhile', worthwhile)
+        done = run(*options, *accept)
+        assert done.exit_code == status, done.output
+        assert ('NOT worth it' in done.output) is not worthwhile
+    assert sorted(path.name for path in (tmp_path / 'kitchen').iterdir()) == [
+        'adapter_config.json',
+        'adapter_model.safetensors',
+        'metrics.json',
+        'provenance.json',
+        'report.html',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        ((), 'either --bag, or --index with --set'),
+        (('--index', 'INDEX'), 'say which set of'),
+        (('--index', 'INDEX', '--set', 'office', '--model', 'nowhere'), "no model 'nowhere'"),
+        (('--index', 'INDEX', '--set', 'office'), "scene 'office' has 1 frames with depth"),
+        (('--index', 'INDEX', '--set', 'office', '--minutes', '0'), 'training needs time'),
+    ],
+)
+def test_what_users_can_mend_is_a_sentence(arguments, sentence, index, tmp_path):
+    failed = run(*(str(index) if a == 'INDEX' else a for a in arguments), '--out', tmp_path)
+    assert failed.exit_code == 1
+    assert sentence in failed.output.replace('\n', ' ')

@@ -1,0 +1,103 @@
+"""Frames that teach, stop and judge: apart in time; the shots stand for the recording."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+import random
+
+import numpy as np
+import pytest
+from training.conftest import plain_sample
+
+from llm_mde_train.samples import Sample
+from llm_mde_train.shots import CANDIDATES_PER_SHOT, pick_shots, split_blocks, spread
+
+
+def recording(count: int, scene: str = 'room') -> list[Sample]:
+    return [
+        replace(plain_sample(1.0 + 0.01 * i, scene=scene), stamp_ns=10**9 * i)
+        for i in range(count)
+    ]
+
+
+def stamps(samples: list[Sample]) -> list[int]:
+    return [sample.stamp_ns // 10**9 for sample in samples]
+
+
+def test_blocks_follow_each_other_and_share_no_frame():
+    frames = recording(20)
+    random.Random(0).shuffle(frames)
+    blocks = split_blocks(frames)
+    assert stamps(blocks.shots) == list(range(12))
+    assert stamps(blocks.validation) == [12, 13, 14]
+    assert stamps(blocks.test) == [15, 16, 17, 18, 19]
+
+
+def test_every_scene_is_split_on_its_own():
+    blocks = split_blocks(recording(10, 'hall') + recording(10, 'lab'))
+    for block, count in ((blocks.shots, 6), (blocks.validation, 2), (blocks.test, 2)):
+        assert [frame.scene for frame in block] == ['hall'] * count + ['lab'] * count
+
+
+def test_three_frames_are_enough_and_two_are_not():
+    blocks = split_blocks(recording(3))
+    assert [stamps(block) for block in (blocks.shots, blocks.validation, blocks.test)] == [
+        [0],
+        [1],
+        [2],
+    ]
+    with pytest.raises(ValueError, match="scene 'room' has 2 frames with depth, at least 3"):
+        split_blocks(recording(2))
+
+
+def test_spread_keeps_both_ends():
+    assert spread(list(range(101)), 5) == [0, 25, 50, 75, 100]
+    assert spread([1, 2], 5) == [1, 2]
+
+
+def test_every_view_gets_a_shot_however_rare():
+    """A camera that stands still for long and looks elsewhere twice."""
+    depths_m = [2.0] * 20 + [6.0] * 2 + [2.0] * 10 + [0.6] * 2 + [2.0] * 6
+    frames = [replace(plain_sample(d), stamp_ns=i) for i, d in enumerate(depths_m)]
+    shots = pick_shots(frames, 10)
+    assert {float(shot.depth_m[0, 0]) for shot in shots} == {np.float32(d) for d in (2, 6, 0.6)}
+    order = [shot.stamp_ns for shot in shots]
+    assert order == sorted(set(order))
+    assert len(order) == 10
+
+
+def test_a_still_camera_gives_shots_over_all_its_time():
+    frames = [replace(plain_sample(2.0), stamp_ns=i) for i in range(40)]
+    order = [shot.stamp_ns for shot in pick_shots(frames, 4)]
+    assert max(np.diff([0, *order, 39])) <= 14
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A frame that says when it is decoded."""
+
+    sample: Sample
+    loaded: list[int]
+    scene: str = 'room'
+    stamp_ns: int = 0
+
+    def load(self) -> Sample:
+        self.loaded.append(1)
+        return self.sample
+
+
+def test_a_long_recording_is_not_decoded_whole():
+    loaded: list[int] = []
+    frames = [Counting(plain_sample(2.0), loaded) for _ in range(500)]
+    pick_shots(frames, 3)
+    assert len(loaded) == 3 * CANDIDATES_PER_SHOT
+
+
+def test_frames_without_depth_are_no_shots():
+    blind = plain_sample(np.nan)
+    shots = pick_shots([blind, plain_sample(2.0), blind], 3)
+    assert [float(shot.depth_m[0, 0]) for shot in shots] == [2.0]
+    with pytest.raises(ValueError, match='none of 2 frames knows the depth of 5% of its pixels'):
+        pick_shots([blind, blind], 3)
+    with pytest.raises(ValueError, match='at least one shot is needed, not 0'):
+        pick_shots([plain_sample(2.0)], 0)
