@@ -7,6 +7,7 @@ Start the depth node for a camera or a bag, with RViz if wanted.
 
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
@@ -66,6 +67,21 @@ def switched_on(name, text):
     return text.lower() == 'true'
 
 
+def rviz_layout(*, compressed):
+    """
+    Return the file of the layout; to show compressed images, that of a changed copy.
+
+    RViz takes the transport from the name of the topic in the layout, before remapping.
+    """
+    layout = CONFIG / 'depth.rviz'
+    if not compressed:
+        return str(layout)
+    text = layout.read_text().replace('Value: /image\n', 'Value: /image/compressed\n')
+    with NamedTemporaryFile('w', prefix='depth_', suffix='.rviz', delete=False) as copy:
+        copy.write(text)  # it stays, like the parameter files that launch_ros writes
+    return copy.name
+
+
 def start(context):
     """Make the actions from the values of the arguments."""
     given = {name: context.launch_configurations[name] for name in ARGUMENTS}
@@ -97,15 +113,15 @@ def start(context):
         additional_env=env,
         output='screen',
     )
-    # Colour shows the raw image also with compressed: RViz takes the transport from the name in
-    # the layout, before remapping. Without a raw image, choose <image>/compressed in RViz.
+    layout = rviz_layout(compressed=on['rviz'] and on['compressed'])
+    colour = [('/image', image), ('/image/compressed', f'{image}/compressed')]
     rviz = Node(
         package='rviz2',
         executable='rviz2',
         namespace=given['namespace'],
         parameters=time,
-        remappings=[('/image', image), *((f'/{topic}', topic) for topic in SHOWN)],
-        arguments=['-d', str(CONFIG / 'depth.rviz'), '-f', given['fixed_frame'] or frame],
+        remappings=[*colour, *((f'/{topic}', topic) for topic in SHOWN)],
+        arguments=['-d', layout, '-f', given['fixed_frame'] or frame],
         additional_env=env,
     )
     wanted = {depth_node: True, player: given['bag'], rviz: on['rviz']}

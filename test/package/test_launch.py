@@ -6,6 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 import sys
+import tempfile
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -183,13 +184,34 @@ def test_rviz_shows_topics_that_exist_with_a_qos_that_fits(launch_file: ModuleTy
     assert layout['Global Options']['Fixed Frame'] == launch_file.CAMERAS[''][1]
 
     rviz = started(launch_file, rviz='true', image='/cam/image', namespace='robot')['rviz2']
+    assert rviz.arguments[:2] == ['-d', str(ROOT / 'config' / 'depth.rviz')]
     assert rviz.namespace == 'robot'
     assert dict(rviz.remappings) == {
         '/image': '/cam/image',
+        '/image/compressed': '/cam/image/compressed',
         '/depth/preview': 'depth/preview',
         '/points': 'points',
     }
-    assert {f'/{name}' for name in shown} == set(dict(rviz.remappings))
+    assert {f'/{name}' for name in shown} < set(dict(rviz.remappings))
+
+
+def test_rviz_shows_the_image_that_the_node_takes(
+    launch_file: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    started(launch_file, compressed='true')
+    assert list(tmp_path.iterdir()) == []  # nothing is written without RViz
+    actions = started(launch_file, compressed='true', rviz='true')
+    (copy,) = tmp_path.iterdir()
+    assert actions['rviz2'].arguments[:2] == ['-d', str(copy)]
+    topics = [
+        d['Topic']['Value']
+        for d in yaml.safe_load(copy.read_text())['Visualization Manager']['Displays']
+        if 'Topic' in d
+    ]
+    assert topics == ['/image/compressed', '/depth/preview', '/points']
+    original = (ROOT / 'config' / 'depth.rviz').read_text()
+    assert copy.read_text().replace('/image/compressed', '/image') == original
 
 
 def test_the_real_launch_starts_the_installed_node(pip_prefix: Path, monkeypatch) -> None:
