@@ -7,7 +7,7 @@ The node runs as its own process; this process is the camera and the recorder.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 import importlib.util
 import json
@@ -20,8 +20,10 @@ from tempfile import TemporaryDirectory
 import time
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 from rclpy.node import Node
+from rclpy.serialization import deserialize_message
 
 from llm_mde_ros.bags import BagReader, CameraTopics, find_camera_topics
 from llm_mde_ros.dds_domain import spinning_node, use_own_domain
@@ -37,10 +39,10 @@ RECORDING = '.recording'
 RESULTS = ('demo.png', 'demo.json', 'node.log')
 ACTIVE_TIMEOUT_S = 180.0  # a large model on a slow disk
 MATCH_TIMEOUT_S = 15.0
-SILENCE_S = 10.0  # after this long without depth no more will come
-REPORT_TIMEOUT_S = 3.0  # the node reports its counters every second
+SILENCE_S = 10.0  # after this long without depth no more will come: DDS has lost an image
 # glibc shall keep the memory of large arrays: fetching it anew slows rendering by half.
 KEEP_MEMORY = {'MALLOC_MMAP_THRESHOLD_': '1000000000', 'MALLOC_TRIM_THRESHOLD_': '1000000000'}
+FATES = ('published', 'skipped', 'dropped', 'unwanted', 'rate limited')  # one for each image
 COUNTERS = ('received', 'skipped', 'dropped', 'processed', 'publish errors')
 
 
@@ -213,22 +215,28 @@ def record_topics(recorder: Recorder, player: Player, node: Node) -> None:
 
 def wait_for_last_output(player: Player, recorder: Recorder, process: NodeProcess) -> None:
     """
-    Wait for depth of the last image, then for a report of the node's counters.
+    Wait until the node has reported what became of every image, and all its depth has arrived.
 
     RuntimeError when the node has ended.
     """
-    last_stamp_ns = next(reversed(player.published_s), None)
-    while last_stamp_ns not in recorder.arrivals_s:
+    while not is_complete(recorder, images=len(player.published_s)):
         process.check()
         last_s = max(recorder.last_arrival_s, player.last_publish_s)
         if time.perf_counter() - last_s > SILENCE_S:
             break
         time.sleep(0.05)
-    seen = recorder.counts[DIAGNOSTICS.name]
-    deadline_s = time.perf_counter() + REPORT_TIMEOUT_S
-    while recorder.counts[DIAGNOSTICS.name] < seen + 2 and time.perf_counter() < deadline_s:
-        time.sleep(0.05)
     process.check()
+
+
+def is_complete(recorder: Recorder, *, images: int) -> bool:
+    """Tell whether the last report accounts for this many images, and their depth is here."""
+    if DIAGNOSTICS.name not in recorder.last:
+        return False
+    report = deserialize_message(recorder.last[DIAGNOSTICS.name], DiagnosticArray)
+    counters = counters_of(report, ('received', *FATES))
+    accounted = sum(counters[fate] for fate in FATES)
+    is_here = recorder.counts[DEPTH_TOPIC] >= counters['published']
+    return accounted == counters['received'] >= images and is_here
 
 
 def figures(player: Player, recorder: Recorder) -> dict[str, Any]:
@@ -251,9 +259,13 @@ def figures(player: Player, recorder: Recorder) -> dict[str, Any]:
 def node_counters(recorded: BagReader) -> dict[str, int]:
     """Return what the node itself counted, from its last diagnostics in the recording."""
     last = deque(recorded.messages([DIAGNOSTICS.name]), maxlen=1)
-    statuses = last[0].decode().status if last else []
-    values = {pair.key: pair.value for status in statuses for pair in status.values}
-    return {name: int(values[name]) for name in COUNTERS if name in values}
+    return counters_of(last[0].decode(), COUNTERS) if last else {}
+
+
+def counters_of(report: DiagnosticArray, names: Collection[str]) -> dict[str, int]:
+    """Return these counters of a report of the node."""
+    values = {pair.key: pair.value for status in report.status for pair in status.values}
+    return {name: int(values[name]) for name in names}
 
 
 def mean_abs_rel(recorded: BagReader, source: BagReader, topics: CameraTopics) -> float | None:

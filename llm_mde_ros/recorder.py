@@ -22,13 +22,15 @@ class Recorder:
     Subscribe to raw messages, write them to a bag in a thread of its own, and keep the times.
 
     `arrivals_s` has the time.perf_counter() of every message of the timed topic by stamp (ns),
-    `last_arrival_s` that of the last one.
+    `last_arrival_s` that of the last one; `counts` and `last` have the number of messages that
+    arrived and the last one by topic.
     Use it as a context; the bag is complete when the context ends.
     """
 
     def __init__(self, path: Path, *, timed_topic: str) -> None:
         self.arrivals_s: dict[int, float] = {}
         self.counts: Counter[str] = Counter()
+        self.last: dict[str, bytes] = {}
         self.last_arrival_s = time.perf_counter()
         self._timed_topic = timed_topic
         self._writer = create_bag(path)
@@ -75,6 +77,7 @@ class Recorder:
             self.last_arrival_s = time.perf_counter()
             self.arrivals_s.setdefault(header_stamp_ns(cdr), self.last_arrival_s)
         self.counts[topic] += 1
+        self.last[topic] = cdr
         self.write(topic, cdr)
 
     def _write_all(self) -> None:

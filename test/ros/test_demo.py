@@ -1,3 +1,4 @@
+from collections import Counter
 import json
 import os
 from pathlib import Path
@@ -6,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import cv2
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 import pytest
+from rclpy.serialization import serialize_message
 import small_bags
 
 from llm_mde_ros import demo
@@ -55,7 +59,10 @@ def node_processes(out: Path) -> list[int]:
 
 
 def test_demo_plays_a_bag_into_the_node_and_reports(tmp_path, tiny_model_dir):
-    bag = small_bags.write_rosbag2(tmp_path / 'bag', small_bags.camera(8, depth=True))
+    recorded = small_bags.camera(8, depth=True)
+    assert recorded[-2].topic == small_bags.IMAGE
+    recorded[-2].message.encoding = 'nonsense'  # no depth follows the last image
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', recorded)
     out = tmp_path / 'out'
     status, output = run_demo('--bag', bag, '--out', out, '--model', tiny_model_dir)
     assert status == 0, output
@@ -65,7 +72,8 @@ def test_demo_plays_a_bag_into_the_node_and_reports(tmp_path, tiny_model_dir):
     assert report['frames_in'] == report['frames_out'] + report['frames_skipped']
     assert report['frames_out'] >= 1
     assert report['node']['received'] == 8  # nothing was lost on the way to the node
-    assert report['node']['skipped'] + report['node']['dropped'] == report['frames_skipped']
+    assert report['node']['dropped'] == 1
+    assert report['node']['skipped'] + 1 == report['frames_skipped']
     assert 0 < report['latency_ms']['p50'] <= report['latency_ms']['p95'] < 60_000
     assert report['bag'] == 'bag'
     for words in ('images in', 'skipped', 'latency p95', 'AbsRel'):
@@ -98,17 +106,35 @@ def test_demo_of_a_compressed_bag_without_camera_info_or_true_depth(tmp_path, ti
     assert report['abs_rel'] is None
 
 
-def test_a_last_image_without_depth_ends_the_demo_too(tmp_path, tiny_model_dir):
-    recorded = small_bags.camera(4)
-    recorded[-1].message.encoding = 'nonsense'
-    bag = small_bags.write_rosbag2(tmp_path / 'bag', recorded)
-    out = tmp_path / 'out'
-    arguments = ('--model', tiny_model_dir, '--rate', 0.2)  # slowly: nothing is skipped
-    status, output = run_demo('--bag', bag, '--out', out, *arguments)
-    assert status == 0, output
-    report = json.loads((out / 'demo.json').read_text())
-    assert (report['frames_in'], report['frames_out']) == (4, 3)
-    assert report['node']['dropped'] == 1
+class Recording(SimpleNamespace):
+    """What a Recorder knows after reports like those of the node."""
+
+    def __init__(self, arrived: int, **counters: int) -> None:
+        values = [
+            KeyValue(key=k, value=str(counters.get(k, 0))) for k in ('received', *demo.FATES)
+        ]
+        report = DiagnosticArray(status=[DiagnosticStatus(values=values)])
+        last = {demo.DIAGNOSTICS.name: serialize_message(report)}
+        counts = Counter({demo.DEPTH_TOPIC: arrived})
+        super().__init__(last=last, counts=counts, last_arrival_s=time.perf_counter())
+
+
+def test_the_demo_waits_for_a_report_on_every_image_and_for_the_depth():
+    is_complete = demo.is_complete
+    assert is_complete(Recording(3, received=5, published=3, skipped=1, dropped=1), images=5)
+    assert not is_complete(Recording(3, received=5, published=3, skipped=1), images=5)  # one busy
+    assert not is_complete(Recording(3, received=4, published=3, skipped=1), images=5)  # one flies
+    assert not is_complete(Recording(2, received=3, published=3), images=3)  # its depth flies
+    assert not is_complete(SimpleNamespace(last={}), images=0)
+
+
+def test_images_that_dds_has_lost_do_not_keep_the_demo_waiting(monkeypatch):
+    monkeypatch.setattr(demo, 'SILENCE_S', 0.1)
+    checks = []
+    process = SimpleNamespace(check=lambda: checks.append(1))
+    player = SimpleNamespace(published_s={1: 0.0, 2: 0.0}, last_publish_s=0.0)
+    demo.wait_for_last_output(player, Recording(1, received=1, published=1), process)
+    assert checks
 
 
 def test_a_recording_is_not_replaced_by_its_own_replay(tmp_path):
@@ -138,7 +164,7 @@ def test_demo_with_a_model_that_is_missing_says_so(tmp_path):
 
 @pytest.mark.parametrize(
     ('number', 'playing'),
-    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, True)],
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
 )
 def test_a_stopped_demo_leaves_no_node_behind(tmp_path, tiny_model_dir, number, playing):
     images = [small_bags.colour(n) for n in range(300)]  # the node warns: no camera_info
@@ -185,12 +211,13 @@ def test_without_the_training_package_the_error_says_what_to_do(tmp_path, monkey
         demo.render_bag(tmp_path / 'room', say=print)
 
 
-@pytest.mark.parametrize('name', ['tum_fr1_rpy_mcap', 'icsl_corridor_db3'])
-def test_demo_of_the_shared_bags(name, tmp_path, tiny_model_dir):
+@pytest.mark.parametrize(('name', 'rate'), [('tum_fr1_rpy_mcap', 1), ('icsl_corridor_db3', 4)])
+def test_demo_of_the_shared_bags(name, rate, tmp_path, tiny_model_dir):
     if not (SHARED_BAGS / name).exists():
         pytest.skip(f'{SHARED_BAGS / name} is not on this machine')
     out = tmp_path / 'out'
-    status, output = run_demo('--bag', SHARED_BAGS / name, '--out', out, '--model', tiny_model_dir)
+    arguments = ('--model', tiny_model_dir, '--rate', rate)
+    status, output = run_demo('--bag', SHARED_BAGS / name, '--out', out, *arguments)
     assert status == 0, output
     report = json.loads((out / 'demo.json').read_text())
     assert report['frames_in'] == report['node']['received']
