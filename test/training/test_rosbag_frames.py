@@ -24,6 +24,7 @@ from training.bag_files import (
     depth_image,
 )
 
+from llm_mde_train.bag_reader import open_bag
 from llm_mde_train.frame_cache import load_ahead
 from llm_mde_train.rosbag_frames import read_bag
 
@@ -122,12 +123,18 @@ def test_frames_can_be_sent_to_other_processes_and_decoded_in_threads(tmp_path):
     assert pickle.loads(pickle.dumps(frames)) == frames
     in_threads = [sample.rgb[0, 0, 0] for sample in load_ahead(frames, threads=4)]
     assert in_threads == [10 + number for number in range(12)]
-    with multiprocessing.get_context('fork').Pool(2) as pool:  # they share no file position
+    with multiprocessing.get_context('fork').Pool(2) as pool:
         assert pool.map(first_red, frames, chunksize=1) == in_threads
+        # A file that is open in both would have one position for both.
+        assert pool.apply(reader_id, [frames[0].bag]) != reader_id(frames[0].bag)
 
 
 def first_red(frame) -> int:
     return int(frame.load().rgb[0, 0, 0])
+
+
+def reader_id(path: Path) -> int:
+    return id(open_bag(path))
 
 
 def test_a_broken_image_is_refused_with_its_bag_and_stamp(tmp_path):
@@ -161,6 +168,15 @@ def test_what_is_no_bag_is_refused_in_a_sentence(tmp_path, name):
         (tmp_path / name).write_text('hello')
     with pytest.raises(ValueError, match=rf'{name} (does not exist|is no bag|cannot be read)'):
         read_bag(tmp_path / name)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_bag_that_was_cut_off_is_refused_by_name(tmp_path, kind):
+    path = written(tmp_path, kind)
+    file = path if path.is_file() else next(f for f in path.iterdir() if f.suffix != '.yaml')
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf'the bag .*{path.name} cannot be read: '):
+        read_bag(path)
 
 
 @needs_shared

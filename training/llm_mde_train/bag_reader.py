@@ -22,7 +22,15 @@ from rosbags.typesys import Stores, get_typestore
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
-_BROKEN = (AnyReaderError, Ros1ReaderError, Ros2ReaderError, SerdeError, EOFError, AssertionError)
+_BROKEN = (  # what rosbags raises for damaged bags; none of it names the bag
+    AnyReaderError,
+    Ros1ReaderError,
+    Ros2ReaderError,
+    SerdeError,
+    AssertionError,
+    UnicodeDecodeError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
