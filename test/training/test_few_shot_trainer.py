@@ -69,7 +69,7 @@ def test_the_best_validation_is_kept(trainer_with, batches):
     trainer = trainer_with(QUICK)
 
     def validate(_: object) -> float:
-        seen.append(head_of(trainer.average.module))
+        seen.append(head_of(trainer.averaged))
         return next(figures)
 
     history = trainer.run(batches.next, validate)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import copy
 from dataclasses import dataclass, field
 import time
 
 from peft import PeftModel
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from llm_mde_core import DepthEstimator
 from llm_mde_train.batches import Batch
@@ -26,16 +26,16 @@ class Tuning:
     first: a slow machine makes fewer steps, not an unfinished schedule.
     """
 
-    steps: int = 240
+    steps: int = 400
     minutes: float = 3.5
-    shots_per_batch: int = 6
-    replay_per_batch: int = 2
-    lora_rate: float = 2e-3
-    rate: float = 1e-3  # of the parts that are trained in full
+    shots_per_batch: int = 4
+    replay_per_batch: int = 1
+    lora_rate: float = 3e-3
+    rate: float = 2e-3  # of the parts that are trained in full
     warmup_steps: int = 10
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    ema_decay: float = 0.96
+    ema_decay: float = 0.97
     validations: int = 8
     weights: LossWeights = field(default_factory=LossWeights)
 
@@ -76,9 +76,10 @@ class FewShotTrainer:
             weight_decay=tuning.weight_decay,
             betas=(0.9, 0.98),
         )
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(tuning.ema_decay))
+        self.averaged = copy.deepcopy(network)
+        self._averages = [w for w in self.averaged.parameters() if w.requires_grad]
         self.estimator = DepthEstimator(
-            self.average.module.get_base_model(), device=str(self.device), precision='fp32'
+            self.averaged.get_base_model(), device=str(self.device), precision='fp32'
         )
 
     def run(
@@ -89,14 +90,14 @@ class FewShotTrainer:
         notify: Callable[[float, Validation], None] = lambda done, last: None,
     ) -> list[Validation]:
         """
-        Train to the end of the budget and leave the best averaged weights in `average`.
+        Train to the end of the budget and leave the best averaged weights to `best`.
 
         `validate` returns the AbsRel of an estimator; `notify` is told after each step what part
         of the budget is spent (0 to 1) and the last validation. Returns all validations, that of
         the model as it came first. Raises RuntimeError when training diverges.
         """
         history = [Validation(step=0, loss=float('nan'), abs_rel=validate(self.estimator))]
-        best, best_weights = history[0], self._averaged_weights()
+        best, best_weights = history[0], self._kept_averages()
         losses: list[float] = []
         started, done, step = time.monotonic(), 0.0, 0
         while done < 1.0:
@@ -109,18 +110,16 @@ class FewShotTrainer:
                 losses.clear()
                 history.append(Validation(step, mean_loss, validate(self.estimator)))
                 if history[-1].abs_rel < best.abs_rel:
-                    best, best_weights = history[-1], self._averaged_weights()
+                    best, best_weights = history[-1], self._kept_averages()
             notify(min(done, 1.0), history[-1])
-        self._put_back(best_weights)
+        self._set_averages(best_weights)
         return history
 
     def best(self) -> PeftModel:
         """Return the network with the weights that validation found best."""
-        for average, weight in zip(
-            self.average.module.parameters(), self.network.parameters(), strict=True
-        ):
-            average.requires_grad_(weight.requires_grad)
-        return self.average.module
+        for average in self._averages:
+            average.requires_grad_(True)  # the estimator took that away
+        return self.averaged
 
     def _step(self, batch: Batch, *, step: int, done: float) -> float:
         """Learn from one batch when a part `done` of the budget is spent; return its loss."""
@@ -142,17 +141,20 @@ class FewShotTrainer:
             self.trained, self.tuning.clip_norm, error_if_nonfinite=True
         )
         self.optimizer.step()
-        self.average.update_parameters(self.network)
+        self._average(step)
         return loss.item()
 
-    def _averaged_weights(self) -> list[torch.Tensor]:
-        return [weight.detach().clone() for weight in self._trained_averages()]
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Follow the weights, closely at first: the mean shall not remember the start for long."""
+        decay = min(self.tuning.ema_decay, (1.0 + step) / (10.0 + step))
+        for average, weight in zip(self._averages, self.trained, strict=True):
+            average.lerp_(weight, 1.0 - decay)
 
-    def _put_back(self, weights: list[torch.Tensor]) -> None:
-        with torch.no_grad():
-            for weight, kept in zip(self._trained_averages(), weights, strict=True):
-                weight.copy_(kept)
+    def _kept_averages(self) -> list[torch.Tensor]:
+        return [average.detach().clone() for average in self._averages]
 
-    def _trained_averages(self) -> list[torch.Tensor]:
-        pairs = zip(self.network.parameters(), self.average.module.parameters(), strict=True)
-        return [average for weight, average in pairs if weight.requires_grad]
+    @torch.no_grad()
+    def _set_averages(self, weights: list[torch.Tensor]) -> None:
+        for average, weight in zip(self._averages, weights, strict=True):
+            average.copy_(weight)
