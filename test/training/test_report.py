@@ -97,6 +97,18 @@ def test_colors_of_depth_near_warm_unknown_black():
     assert again.tolist() == near.tolist()
 
 
+def test_one_depth_has_one_color():
+    colors = report.color_depth(np.full((2, 2), 2.0), min_m=2.0, max_m=2.0)
+    assert len(np.unique(colors.reshape(-1, 3), axis=0)) == 1
+    assert report.depth_scale(min_m=2.0, max_m=2.0)
+
+
+def test_colors_of_confidence_sure_is_bright():
+    unsure, sure = report.color_confidence(np.array([[0.0, 1.0]]))[0].astype(int)
+    assert sure.sum() > unsure.sum() + 100
+    assert report.confidence_scale()
+
+
 def test_colors_of_error_red_too_near_blue_too_far():
     true = np.array([[2.0, 2.0, 2.0, nan]], np.float32)
     said = np.array([[1.0, 2.0, 3.0, 1.0]], np.float32)

@@ -15,7 +15,6 @@ from llm_mde_train.profiles import DISTANCES_M, Profile, profile
 from llm_mde_train.samples import Frame, Sample
 
 Scores = dict[str, dict[str, float]]  # the METRICS per scene and under 'mean'
-MEDIAN_PIXELS = 5000  # of every frame, so that memory does not grow much with their number
 
 
 @dataclass(frozen=True)
@@ -61,19 +60,28 @@ def judge_frames(
 
 
 def median_depth_m(frames: Iterable[Frame], *, crop: str = 'none') -> float:
-    """
-    Return the median of known depths, metres: the best constant to know beforehand.
+    """Return the median of all known depths, to the millimetre: the best constant to know."""
+    return median_of_counts(depth_counts(frames, crop=crop))
 
-    Evenly spread pixels of every frame stand for all of them.
-    """
-    known = [
-        depths[:: -(-len(depths) // MEDIAN_PIXELS)]
-        for depths in (sample.depth_m[_known(sample, crop)] for sample in _loaded(frames))
-        if len(depths)
-    ]
-    if not known:
+
+def depth_counts(frames: Iterable[Frame], *, crop: str = 'none') -> np.ndarray:
+    """Count the known pixels of each millimetre of depth, int (N,), whatever their number."""
+    total = np.zeros(1, np.int64)
+    for sample in _loaded(frames):
+        depth_mm = np.rint(sample.depth_m[_known(sample, crop)] * 1000.0).astype(np.int64)
+        counts = np.bincount(depth_mm, minlength=len(total))
+        counts[: len(total)] += total
+        total = counts
+    return total
+
+
+def median_of_counts(counts: np.ndarray) -> float:
+    """Return the median depth in metres of `depth_counts`; ValueError when there are none."""
+    up_to, pixels = np.cumsum(counts), counts.sum()
+    if not pixels:
         raise ValueError('no frame with known depth to take the median of')
-    return float(np.median(np.concatenate(known)))
+    middle_mm = np.searchsorted(up_to, [(pixels + 1) // 2, pixels // 2 + 1])
+    return float(middle_mm.mean() / 1000.0)
 
 
 def _scores(

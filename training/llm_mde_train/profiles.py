@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llm_mde_train.metrics import DELTA1_RATIO, MIN_DEPTH_M
+from llm_mde_train.metrics import DELTA1_RATIO
 
-DISTANCES_M = (MIN_DEPTH_M, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 20.0, 80.0)
+DISTANCES_M = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 20.0, 80.0)
 
 
 @dataclass(frozen=True)

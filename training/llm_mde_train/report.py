@@ -24,7 +24,9 @@ import numpy as np
 PICTURE_WIDTH_PX = 320
 DEPTH_COLORS = 'turbo_r'  # near is warm, as in the node's depth/preview
 ERROR_COLORS = 'RdBu'  # red too near, blue too far
+CONFIDENCE_COLORS = 'viridis'
 UNKNOWN_COLOR = 'black'
+LEAST_RANGE = 1e-6  # of colours, for images of one depth
 LINE_COLORS = ('#3366aa', '#cc5533', '#338866', '#8855aa', '#998833', '#555555')
 MARKED_POINTS = 40  # a line of more points has no dots
 
@@ -38,7 +40,7 @@ _PAGE = _TEMPLATES.from_string("""\
 <title>{{ title }}</title>
 <style>
 :root { color-scheme: light; }
-body { max-width: 66rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff;
+body { max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff;
        font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 1rem; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-bottom: .2rem;
@@ -46,9 +48,9 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-bottom: .2rem;
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p { max-width: 46rem; margin: .5rem 0; }
 .wide { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: .93em; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: #555; padding-bottom: .3rem; }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid #e5e5e5; text-align: left;
+th, td { padding: .2rem .55rem; border-bottom: 1px solid #e5e5e5; text-align: left;
          white-space: nowrap; }
 th { border-bottom: 2px solid #999; }
 .number { text-align: right; }
@@ -216,6 +218,11 @@ def error_scale(*, limit: float) -> Markup:
     )
 
 
+def confidence_scale() -> Markup:
+    """Return the legend of `color_confidence`'s colours."""
+    return _color_scale(CONFIDENCE_COLORS, label='confidence', low=0.0, high=1.0)
+
+
 def _color_scale(colors: str, *, label: str, low: float, high: float) -> Markup:
     with matplotlib.rc_context({'font.size': 9, 'svg.hashsalt': 'report'}):
         figure = Figure(figsize=(4.0, 0.65), layout='constrained')
@@ -250,9 +257,14 @@ def color_error(predicted_m: np.ndarray, true_m: np.ndarray, *, limit: float) ->
         return _colors((predicted_m - true_m) / true_m, ERROR_COLORS, low=-limit, high=limit)
 
 
+def color_confidence(confidence: np.ndarray) -> np.ndarray:
+    """Return confidence (H, W), 0 to 1, as colours, uint8 (H, W, 3) RGB: sure is bright."""
+    return _colors(confidence, CONFIDENCE_COLORS, low=0.0, high=1.0)
+
+
 def _colors(values: np.ndarray, colors: str, *, low: float, high: float) -> np.ndarray:
     colormap = matplotlib.colormaps[colors].with_extremes(bad=UNKNOWN_COLOR)
-    level = np.ma.masked_invalid((values - low) / (high - low))
+    level = np.ma.masked_invalid((values - low) / max(high - low, LEAST_RANGE))
     return np.ascontiguousarray(colormap(level, bytes=True)[..., :3])
 
 

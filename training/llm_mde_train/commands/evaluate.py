@@ -2,75 +2,174 @@
 
 from __future__ import annotations
 
+from collections import Counter
 import json
 from pathlib import Path
 from typing import Annotated
 
+from rich import box
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 import typer
 
 from llm_mde_core import DepthEstimator
 from llm_mde_train.commands.errors import sentences_for_errors
-from llm_mde_train.evaluate import Scores, evaluate_constant, median_depth_m
-from llm_mde_train.evaluate import evaluate as judge
+from llm_mde_train.evaluation import Evaluation, FrameSet, figures, judge_sets, median_depth_m
+from llm_mde_train.evaluation_page import confidence_summary, page, summary
 from llm_mde_train.folders import read_index
-from llm_mde_train.metrics import METRICS
+from llm_mde_train.kitti import read_kitti
+from llm_mde_train.metrics import CROPS
+from llm_mde_train.nyu import read_nyu
+from llm_mde_train.rosbag_frames import read_bag
+
+COLUMNS = {
+    'AbsRel': 'abs_rel',
+    'RMSE': 'rmse',
+    'δ1': 'delta1',
+    'aligned': 'abs_rel_median_aligned',
+}
 
 
 def evaluate(
-    index: Annotated[
-        Path, typer.Option(help='index.csv of real frames', exists=True, dir_okay=False)
-    ],
-    sets: Annotated[str, typer.Option(help='comma-separated sets of the index')],
     model: Annotated[str, typer.Option(help='bundled name or model folder')] = 'tiny',
     adapter: Annotated[Path | None, typer.Option(help='peft adapter folder')] = None,
+    index: Annotated[
+        Path | None, typer.Option(help='index.csv of real frames', exists=True, dir_okay=False)
+    ] = None,
+    sets: Annotated[str, typer.Option(help='comma-separated sets of the index')] = '',
+    bag: Annotated[
+        Path | None, typer.Option(help='bag with colour and depth', exists=True)
+    ] = None,
+    color_topic: Annotated[str, typer.Option(help='for a bag with several')] = '',
+    depth_topic: Annotated[str, typer.Option(help='for a bag with several')] = '',
+    info_topic: Annotated[str, typer.Option(help='for a bag with several')] = '',
+    max_depth: Annotated[
+        float, typer.Option(help="metres up to which the bag's depth can be trusted")
+    ] = 10.0,
+    nyu: Annotated[
+        Path | None, typer.Option(help='nyu_depth_v2_labeled.mat: its official test images')
+    ] = None,
+    kitti: Annotated[
+        Path | None,
+        typer.Option(help='list of KITTI pairs as in BTS', exists=True, dir_okay=False),
+    ] = None,
     leave_out: Annotated[str, typer.Option(help='comma-separated scenes to leave out')] = '',
     constant_from: Annotated[
         str,
         typer.Option(
-            help='sets whose median depth is the constant baseline; default: the judged sets'
+            help='sets of the index whose median depth is the constant beside the model; '
+            'default: the judged frames'
         ),
     ] = '',
     crop: Annotated[
-        str, typer.Option(help="pixels to judge: none (all) or eigen (the usual part of NYU's)")
-    ] = 'none',
+        str,
+        typer.Option(
+            help=f'pixels that count: {", ".join(CROPS)}; default: eigen for NYU, garg for KITTI, '
+            'else none'
+        ),
+    ] = '',
     device: str = 'auto',
     json_path: Annotated[
-        Path | None, typer.Option('--json', help='write the figures here')
+        Path | None, typer.Option('--json', help='write all figures here')
+    ] = None,
+    html_path: Annotated[
+        Path | None, typer.Option('--html', help='write a page with charts and pictures here')
     ] = None,
 ) -> None:
-    """Judge a model on real frames, in metres, per scene."""
+    """Judge a model on real frames, in metres."""
+    console = Console()
     with sentences_for_errors():
-        left_out = _names(leave_out)
-        samples = [s for s in read_index(index, sets=_names(sets)) if s.scene not in left_out]
-        known = read_index(index, sets=_names(constant_from)) if constant_from else samples
-        constant_m = median_depth_m(known, crop=crop)
-        constant = evaluate_constant(constant_m, samples, crop=crop)
+        found = _index_sets(index, _names(sets), crop=crop or 'none')
+        if bag is not None:
+            topics = {'color_topic': color_topic, 'depth_topic': depth_topic}
+            read = read_bag(bag, **topics, info_topic=info_topic, max_depth_m=max_depth)
+            console.print(read.summary(), soft_wrap=True, highlight=False)
+            found.append(FrameSet(bag.resolve().stem, read.frames, crop or 'none'))
+        if nyu is not None:
+            found.append(FrameSet('nyu', read_nyu(nyu, split='test'), crop or 'eigen'))
+        if kitti is not None:
+            found.append(FrameSet('kitti', read_kitti(kitti), crop or 'garg'))
+        if not found:
+            raise ValueError('say what to judge on: --index with --sets, --bag, --nyu or --kitti')
+        found = [_without(each, _names(leave_out)) for each in found]
+        known = _index_sets(index, _names(constant_from), crop=crop or 'none') or found
         estimator = DepthEstimator.from_pretrained(model, adapter=adapter, device=device)
-        scenes = judge(estimator, samples, crop=crop)
-    Console().print(
-        _table(scenes, constant, title=f'{model} on {sets}, metres'),
-        f'constant: {constant_m:.2f} m everywhere',
+        evaluation = _judge(estimator, found, known=known, adapter=str(adapter or ''))
+        if json_path is not None:
+            text = json.dumps(figures(evaluation), indent=2, allow_nan=False)
+            json_path.write_text(text, encoding='utf-8')
+        if html_path is not None:
+            html_path.write_text(page(evaluation, estimator), encoding='utf-8')
+    console.print(_table(evaluation))
+    for sentence in (summary(evaluation), confidence_summary(evaluation)):
+        console.print(sentence, highlight=False)
+
+
+def _judge(
+    estimator: DepthEstimator, sets: list[FrameSet], *, known: list[FrameSet], adapter: str
+) -> Evaluation:
+    constant_m = median_depth_m(known)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task('judging', total=sum(len(each.frames) for each in sets))
+        return judge_sets(
+            estimator,
+            sets,
+            constant_m=constant_m,
+            adapter=adapter,
+            notify=lambda: bar.advance(task),
+        )
+
+
+def _index_sets(index: Path | None, names: list[str], *, crop: str) -> list[FrameSet]:
+    if names and index is None:
+        raise ValueError(f'where are the sets {", ".join(names)}? Give --index')
+    if index is None:
+        return []
+    return [FrameSet(name, read_index(index, sets=[name]), crop) for name in dict.fromkeys(names)]
+
+
+def _without(frames: FrameSet, scenes: list[str]) -> FrameSet:
+    kept = [frame for frame in frames.frames if frame.scene not in scenes]
+    return FrameSet(frames.name, kept, frames.crop)
+
+
+def _table(evaluation: Evaluation) -> Table:
+    """Return the main figures of scenes, sets and the mean in 80 columns."""
+    table = Table(
+        title=f'{evaluation.model}, metres',
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    if json_path is not None:
-        report = {
-            'model': model,
-            'sets': _names(sets),
-            'crop': crop,
-            'scenes': scenes,
-            'constant_m': constant_m,
-            'constant': constant,
-        }
-        json_path.write_text(json.dumps(report, indent=2))
-
-
-def _table(scenes: Scores, constant: Scores, *, title: str) -> Table:
-    table = Table('scene', *METRICS, 'constant abs_rel', title=title)
-    for scene, values in scenes.items():
-        figures = [*(values[name] for name in METRICS), constant[scene]['abs_rel']]
-        table.add_row(scene, *(f'{figure:.3f}' for figure in figures))
+    table.add_column('', max_width=27)
+    for name in ('frames', *COLUMNS, 'constant'):
+        table.add_column(name, justify='right')
+    constants = evaluation.constant_scores
+    scenes = Counter(one.frame.scene for one in evaluation.frames)
+    for scene, count in sorted(scenes.items()):
+        _add_row(table, scene, count, evaluation.scores[scene], constants[scene])
+    table.add_section()
+    if len(evaluation.set_scores) > 1:
+        for name, scores in evaluation.set_scores.items():
+            _add_row(table, f'set {name}', len(evaluation.judged[name]), scores)
+        table.add_section()
+    mean, constant = evaluation.scores['mean'], constants['mean']
+    _add_row(table, 'mean over scenes', len(evaluation.frames), mean, constant)
     return table
+
+
+def _add_row(
+    table: Table,
+    name: str,
+    count: int,
+    scores: dict[str, float],
+    constant: dict[str, float] | None = None,
+) -> None:
+    shown = [scores[metric] for metric in COLUMNS.values()]
+    if constant is not None:
+        shown.append(constant['abs_rel'])
+    table.add_row(name, str(count), *(f'{figure:.3f}' for figure in shown))
 
 
 def _names(text: str) -> list[str]:
