@@ -70,6 +70,16 @@ def test_points_beyond_the_lens_model_do_not_fold_back_into_the_image():
     assert np.isnan(Registration(wide, color, shift()).apply(depth_m)).all()
 
 
+def test_what_is_far_does_not_cover_what_is_near_where_pixels_are_enlarged():
+    depth_m = np.full((60, 80), 4.0, np.float32)
+    depth_m[:, 40] = 1.0
+    twice = DEPTH.resized(width=160, height=120)
+    seen = Registration(DEPTH, twice, shift(x=0.1)).apply(depth_m)
+    columns = np.flatnonzero((seen == 1.0).any(axis=0))
+    assert (seen[:, columns] == 1.0).all()
+    assert columns.tolist() == [90, 91]  # 2 * 40 and 100 px * 0.1 m / 1 m
+
+
 def test_unknown_depth_everywhere_stays_unknown():
     seen = Registration(DEPTH, COLOR, shift()).apply(np.full((60, 80), np.nan, np.float32))
     assert seen.shape == (48, 64)
