@@ -66,7 +66,7 @@ def test_points_beyond_the_lens_model_do_not_fold_back_into_the_image():
     wide = Camera(width=200, height=20, fx=20.0, fy=20.0, cx=99.5, cy=9.5)
     color = replace(COLOR, distortion_model='plumb_bob', distortion=(-0.4, 0, 0, 0, 0))
     depth_m = np.full((20, 200), np.nan, np.float32)
-    depth_m[:, 150:] = 2.0  # 68 degrees to the right and more
+    depth_m[:, 126:130] = 2.0  # 53 to 56 degrees to the right, where k1 alone turns back to 0
     assert np.isnan(Registration(wide, color, shift()).apply(depth_m)).all()
 
 
