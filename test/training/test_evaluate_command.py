@@ -15,7 +15,7 @@ from llm_mde_train.cli import app
 from llm_mde_train.commands import evaluate as command
 from llm_mde_train.evaluate import evaluate
 from llm_mde_train.folders import read_index
-from llm_mde_train.metrics import METRICS
+from llm_mde_train.metrics import METRICS, known_depth
 
 
 def run(*arguments: object):
@@ -50,16 +50,19 @@ def test_figures_are_those_of_the_library(judge, index, tiny_model_dir):
     assert found['constant_m'] == 2.0
 
 
-def test_table_fits_into_80_columns_and_page_has_pictures(index, tmp_path, tiny_model_dir):
-    page = tmp_path / 'report.html'
-    arguments = ('--model', tiny_model_dir, '--index', index, '--html', page)
-    shown = run(*arguments, '--sets', 'kitchen_train,office')
+def test_table_fits_into_80_columns(index, tiny_model_dir):
+    shown = run('--model', tiny_model_dir, '--index', index, '--sets', 'kitchen_train,office')
     assert shown.exit_code == 0, shown.output
     assert max(map(len, shown.output.splitlines())) <= 80
     for text in ('kitchen', 'office', 'mean over scenes', '2.00 m everywhere'):
         assert text in ' '.join(shown.output.split())
-    html = page.read_text(encoding='utf-8')
-    assert html.count('data:image/jpeg') == 3 * 5  # every frame of two scenes, five pictures
+
+
+def test_page_has_pictures_of_every_frame(judge, index, tmp_path):
+    path = tmp_path / 'report.html'
+    judge('--index', index, '--sets', 'kitchen_train,office', '--html', path)
+    html = path.read_text(encoding='utf-8')
+    assert html.count('data:image/jpeg') == 3 * 5  # three frames, five pictures each
     assert '0_rgb.png: AbsRel' in html
 
 
@@ -93,16 +96,17 @@ def test_bag_up_to_its_depth(judge, tmp_path):
     [('--nyu', 'read_nyu', 'eigen'), ('--kitti', 'read_kitti', 'garg')],
 )
 def test_benchmarks_bring_their_crop(judge, tmp_path, monkeypatch, option, reader, usual):
-    depth_m = np.full((480, 640), 9.0, np.float32)
-    depth_m[200:300, 200:300] = 2.0
+    """Most of what counts is 3 m away, most of the whole image 1 m."""
+    depth_m = np.ones((480, 640), np.float32)
+    depth_m[known_depth(depth_m, max_depth_m=10.0, crop=usual)] = 3.0
+    depth_m[:, ::5] = depth_m[:, 2::5] = 1.0
     sample = plain_sample(depth_m, width=640, height=480, scene='bench')
     monkeypatch.setattr(command, reader, lambda *_, **__: [sample])
     file = tmp_path / 'list.txt'
     file.touch()
     found = judge(option, file)
     assert found['crops'] == {option.removeprefix('--'): usual}
-    whole = judge(option, file, '--crop', 'none')
-    assert found['mean']['abs_rel'] != whole['mean']['abs_rel']
+    assert (np.median(depth_m), found['constant_m']) == (1.0, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -190,10 +190,11 @@ def _frames(evaluation: Evaluation, estimator: DepthEstimator) -> Iterator[str]:
     for scene in scenes:
         mine = [one for one in evaluation.frames if one.frame.scene == scene]
         yield report.heading(scene, level=3)
-        yield from _pictures(_best_median_worst(mine), estimator)
+        yield from _pictures(best_median_worst(mine), estimator)
 
 
-def _best_median_worst(judged: list[Judgement]) -> list[Judgement]:
+def best_median_worst(judged: list[Judgement]) -> list[Judgement]:
+    """Return at most three of the judgements, by abs_rel."""
     ranked = sorted(judged, key=lambda one: one.errors['abs_rel'])
     places = sorted({0, len(ranked) // 2, len(ranked) - 1})
     return [ranked[place] for place in places]
