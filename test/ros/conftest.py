@@ -36,7 +36,7 @@ MESSAGE_TYPES = {topic.name: topic.message_type for topic in OUTPUTS}
 SERVICES = {
     'set_parameters': SetParameters,
     'change_state': ChangeState,
-    'get_state': GetState,  # the last one, see Robot._meet
+    'get_state': GetState,
 }
 
 QOS = {
@@ -127,11 +127,14 @@ class Robot:
     ) -> Any:
         """Return a publisher, as soon as the node listens to it (if it shall)."""
         key = message_type, topic, qos
-        if key not in self._cameras:
+        is_new = key not in self._cameras
+        if is_new:
             self._cameras[key] = self.node.create_publisher(message_type, topic, QOS[qos])
         publisher = self._cameras[key]
         if listened:
             self.wait_for(publisher.get_subscription_count, f'reader of {topic}')
+        if listened and is_new:
+            self._meet()
         return publisher
 
     def unplug(self) -> None:
@@ -285,13 +288,15 @@ class Robot:
 
     def _meet(self) -> None:
         """
-        Ask for the state until an answer comes; asking again changes nothing.
+        Wait until the node has discovered all readers and writers that we have made so far.
 
-        The answer to a request is lost when the node has discovered the request's writer but not
-        yet the answer's reader. DDS makes our readers known in the order of their creation: once
-        the client that was made last has an answer, no answer to the others is lost.
+        DDS makes them known in the order of their creation, so that the answer to a new client
+        tells it. Until then messages that the node takes or sends may be lost or come late: so
+        is an answer when the node knows the writer of the request but not yet the reader of the
+        answer. Therefore we ask for the state, which changes nothing, until an answer comes.
         """
-        client, futures, due_s = self._clients['get_state'], [], 0.0
+        client = self.node.create_client(GetState, 'depth_node/get_state')
+        futures, due_s = [], 0.0
 
         def is_answered() -> bool:
             nonlocal due_s
@@ -302,6 +307,7 @@ class Robot:
 
         self.wait_for(client.service_is_ready, 'service get_state', timeout_s=120.0)
         self.wait_for(is_answered, 'answer of get_state', timeout_s=60.0)
+        self.node.destroy_client(client)
 
 
 @pytest.fixture(scope='session')

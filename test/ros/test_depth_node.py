@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+import signal
 from typing import Any
 
 import cv2
@@ -32,12 +33,26 @@ def robot(robot_with: Any, tiny_model_dir: Path) -> Iterator[Any]:
     parameters = {
         'model': tiny_model_dir,
         'device': 'cpu',
+        'autostart': False,
+        'max_rate_hz': 0,  # a whole number for a float
         'camera_info_timeout_s': 0.3,
         'output_depth': 10,  # nothing that is published gets lost
     }
     with robot_with(parameters) as robot:
-        robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=120.0)
+        assert robot.state() == 'unconfigured'  # it waits
+        assert robot.transition('configure')
+        assert robot.transition('activate')
         yield robot
+        end_while_images_fly(robot)
+
+
+def end_while_images_fly(robot: Any) -> None:
+    robot.unplug()
+    robot.listen('depth/image', 'points')
+    for _ in range(5):
+        robot.show(np.zeros((48, 64, 3), np.uint8))
+    assert robot.under_test.stop(signal.SIGINT) == 0
+    assert 'Traceback' not in robot.under_test.text()
 
 
 @pytest.fixture
@@ -85,15 +100,22 @@ def test_stats_are_those_of_the_depth_that_is_published(robot: Any, rgb: np.ndar
     assert stats.depth_max_m == np.nanmax(depth_m) <= limit_m
 
 
+def published_counts(robot: Any) -> dict[str, int]:
+    """Return the number of messages of each output in a report that is made from now on."""
+    robot.count('published', 'output')
+    values = robot.values('output')
+    return {topic: int(values.get(f'published: {topic}', 0)) for topic in ALL_OUTPUTS}
+
+
 @pytest.mark.parametrize('topic', ALL_OUTPUTS)
 def test_only_what_somebody_listens_to_is_made(robot: Any, rgb: np.ndarray, topic: str):
     robot.listen(topic)
-    before = {t: robot.count(f'published: {t}', 'output') for t in ALL_OUTPUTS}
+    before = published_counts(robot)
     robot.answer(topic, robot.show(rgb))
     robot.wait_for(  # it is counted after it is sent
-        lambda: robot.count(f'published: {topic}', 'output') > before[topic], 'count'
+        lambda: published_counts(robot)[topic] > before[topic], 'count'
     )
-    after = {t: robot.count(f'published: {t}', 'output') for t in ALL_OUTPUTS}
+    after = published_counts(robot)
     assert {t for t in ALL_OUTPUTS if after[t] != before[t]} == {topic}
 
 
@@ -364,5 +386,6 @@ def test_without_camera_info_the_field_of_view_is_used_with_a_warning(robot: Any
         robot.listen('depth/camera_info')
         wider = robot.answer('depth/camera_info', robot.show(rgb, fx=None))
     assert wider.k[0] == pytest.approx(32.0)
-    robot.show(rgb, fx=60.0)  # one comes late
-    robot.wait_for(lambda: robot.values('input')['camera'] == 'from camera_info', 'late info')
+    robot.answer('depth/camera_info', robot.show(rgb, fx=60.0))  # one comes late
+    robot.count('received')
+    assert robot.values('input')['camera'] == 'from camera_info'

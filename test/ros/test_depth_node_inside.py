@@ -83,6 +83,15 @@ def test_services_answer_and_images_are_taken_while_the_network_runs(
     robot.answer('depth/image', newest_ns)
 
 
+def test_a_bad_parameter_at_the_start_ends_the_process_with_a_sentence(
+    own_domain: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(depth_node.signal, 'signal', lambda *_: None)  # those of pytest stay
+    with pytest.raises(SystemExit) as caught:
+        depth_node.main(['--ros-args', '-p', 'hfov_deg:=wide'])
+    assert caught.value.code == "depth_node: hfov_deg must be a float, not 'wide'."
+
+
 def test_a_bug_while_running_keeps_its_traceback_and_the_node_is_taken_down(
     context: None, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,8 +1,7 @@
-"""Start, lifecycle and end of the node's process."""
+"""The lifecycle of the node's process, from a start that fails to its end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 import signal
 from typing import Any
@@ -15,7 +14,12 @@ from sensor_msgs.msg import Image
 def test_a_missing_model_is_told_and_mended_then_every_transition_works(
     robot_with: Any, tiny_model_dir: Path, rgb: np.ndarray
 ):
-    parameters = {'model': '/no/such/model', 'device': 'cpu', 'points.strid': 3}
+    parameters = {
+        'model': '/no/such/model',
+        'device': 'cpu',
+        'points.strid': 3,
+        'qos_overrides./confidence.publisher.reliability': 'best_effort',
+    }
     with robot_with(parameters) as robot:  # autostart is on, and fails
         robot.wait_for(lambda: 'Cannot load the model' in robot.under_test.text(), 'error', 120.0)
         assert robot.state() == 'unconfigured'
@@ -24,12 +28,15 @@ def test_a_missing_model_is_told_and_mended_then_every_transition_works(
         assert "no model '/no/such/model'" in log
         assert 'give a bundled name' in log
         assert "'points.strid' is ignored; the nearest known one is 'points.stride'" in log
+        assert log.count('Unknown parameter') == 1
         robot.wait_for(lambda: '/no/such/model' in robot.told('model'), 'error in diagnostics')
         assert robot.statuses['model'].level == b'\2'
 
         assert robot.set_parameter('model', str(tiny_model_dir)).successful
         assert robot.transition('configure')
         assert robot.state() == 'inactive'
+        assert offered_reliability(robot, 'confidence') == ReliabilityPolicy.BEST_EFFORT
+        assert offered_reliability(robot, 'points') == ReliabilityPolicy.RELIABLE
         assert robot.set_parameter('model', str(tiny_model_dir)).successful  # no change
         rejected = robot.set_parameter('model', 'other')
         assert 'cannot change while a model is loaded' in rejected.reason
@@ -54,37 +61,11 @@ def test_a_missing_model_is_told_and_mended_then_every_transition_works(
         assert 'Traceback' not in robot.under_test.text()
 
 
-def test_without_autostart_it_waits_and_sigint_while_images_fly_ends_it_cleanly(
-    robot_with: Any, tiny_model_dir: Path, rgb: np.ndarray
-):
-    parameters = {
-        'model': tiny_model_dir,
-        'device': 'cpu',
-        'max_rate_hz': 10,  # a whole number for a float
-        'autostart': False,
-        'qos_overrides./confidence.publisher.reliability': 'best_effort',
-    }
-    with robot_with(parameters) as robot:
-        assert robot.state() == 'unconfigured'
-        assert robot.transition('configure')
-        assert robot.transition('activate')
-        for topic, reliability in (
-            ('confidence', ReliabilityPolicy.BEST_EFFORT),
-            ('points', ReliabilityPolicy.RELIABLE),
-        ):
-            (offer,) = robot.node.get_publishers_info_by_topic(topic)
-            assert offer.qos_profile.reliability == reliability
-        assert 'Unknown parameter' not in robot.under_test.text()
-        robot.listen('depth/image', 'points')
-        for _ in range(5):
-            robot.show(rgb)
-        assert robot.under_test.stop(signal.SIGINT) == 0
-        assert 'Traceback' not in robot.under_test.text()
+def offered_reliability(robot: Any, topic: str) -> ReliabilityPolicy:
+    """Return what the node's publisher of an output offers."""
 
+    def offers() -> list[Any]:
+        return robot.node.get_publishers_info_by_topic(topic)
 
-def test_a_bad_parameter_at_the_start_ends_the_process_with_a_sentence(
-    start_node: Callable[..., Any],
-):
-    node = start_node({'hfov_deg': 'wide'})
-    assert node.process.wait(120) == 1
-    assert node.text().strip() == "depth_node: hfov_deg must be a float, not 'wide'."
+    (offer,) = robot.wait_for(offers, f'publisher of {topic}')
+    return offer.qos_profile.reliability
