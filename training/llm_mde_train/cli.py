@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from transformers.utils.logging import disable_progress_bar
 import typer
 
 from llm_mde_train.commands.ablate import ablate
@@ -20,4 +21,5 @@ app.command()(ablate)
 
 def main() -> None:
     """Run the command line."""
+    disable_progress_bar()  # of reading and writing weights; the commands show their own
     app()

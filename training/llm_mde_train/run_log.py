@@ -43,6 +43,7 @@ class RunLog:
         self._task = self._bar.add_task('fit', total=steps, completed=done, note='')
         self._steps = steps
         self._best = best
+        self._loss = float('nan')
 
     def __enter__(self) -> RunLog:
         self._bar.start()
@@ -74,13 +75,13 @@ class RunLog:
         for name, value in values.items():
             self._board.add_scalar(f'loss/{name}', value, step)
         self._board.add_scalar('learning_rate', rate, step)
-        shown = self._best.get('abs_rel', float('nan'))
-        note = f'loss {values["loss"]:.3f}, best abs_rel {shown:.3f}'
-        self._bar.update(self._task, note=note)
+        self._loss = values['loss']
+        self._show()
 
     def validation(self, step: int, scores: Scores, *, best: dict[str, Any]) -> None:
         """Write the scores of every scene."""
         self._best = best
+        self._show()
         self._write({'step': step, 'validation': scores})
         for scene, values in scores.items():
             for name, value in values.items():
@@ -98,6 +99,10 @@ class RunLog:
             self._board.add_image(
                 f'{sample.scene}/{number}', _side_by_side(row), step, dataformats='HWC'
             )
+
+    def _show(self) -> None:
+        best = self._best.get('abs_rel', float('nan'))
+        self._bar.update(self._task, note=f'loss {self._loss:.3f}, best abs_rel {best:.3f}')
 
     def _write(self, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + '\n')
