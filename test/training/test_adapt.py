@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 import json
 from pathlib import Path
@@ -42,77 +43,86 @@ def recording(count: int, *, seed: int = 1) -> list[Sample]:
     return frames
 
 
-@pytest.fixture
-def cheap_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        'llm_mde_train.adapt.rendered_samples', lambda seed, count: small_rooms(seed, 2)
-    )
+@pytest.fixture(scope='module', autouse=True)
+def cheap_rooms() -> Iterator[None]:
+    """Render nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        rooms = 'llm_mde_train.adapt.rendered_samples'
+        patch.setattr(rooms, lambda seed, count: small_rooms(seed, 2))
+        yield
 
 
-@pytest.fixture
-def adapted(cheap_rooms: None, tiny_model_dir: Path, tmp_path: Path):
-    def run(frames: list[Sample], **changes: object) -> Adaptation:
-        out = tmp_path / str(changes.pop('out', 'lab'))
+@pytest.fixture(scope='module')
+def adapt_to(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Return a function that adapts the small model and returns the result and its folder."""
+
+    def run(frames: list[Sample], **changes: object) -> tuple[Adaptation, Path]:
+        out = tmp_path_factory.mktemp('adapt') / 'lab'
         options = {'model': str(tiny_model_dir), 'shots': 4, 'tuning': QUICK, 'device': 'cpu'}
-        return adapt(frames, out=out, **(options | changes))
+        return adapt(frames, out=out, **(options | changes)), out
 
     return run
 
 
-def test_the_adapter_in_the_folder_is_the_one_that_was_judged(adapted, tiny_model_dir, tmp_path):
-    result = adapted(recording(12))
+@pytest.fixture(scope='module')
+def trained(adapt_to) -> tuple[Adaptation, Path]:
+    return adapt_to(recording(12))
+
+
+def test_the_adapter_in_the_folder_is_the_one_that_was_judged(trained, tiny_model_dir):
+    result, out = trained
     assert result.after.mean('abs_rel') < 0.8 * result.before.mean('abs_rel')
     assert len(result.material.shots) == 4
-    loaded = DepthEstimator.from_pretrained(tiny_model_dir, adapter=tmp_path / 'lab', device='cpu')
+    loaded = DepthEstimator.from_pretrained(tiny_model_dir, adapter=out, device='cpu')
     again = judge(predictor(loaded), result.material.test)
     assert again.mean('abs_rel') == pytest.approx(result.after.mean('abs_rel'), rel=1e-6)
     assert [s.stamp_ns for s in result.material.test] == [9, 10, 11]
 
 
-def test_test_frames_teach_nothing(adapted, tmp_path):
+def test_test_frames_teach_nothing(trained, adapt_to):
     """Honest figures: other test frames give the same adapter to the byte."""
-    frames = recording(12)
+    result, out = trained
     other = [
         replace(f, rgb=255 - f.rgb, depth_m=f.depth_m * 3) if f.stamp_ns >= 9 else f
-        for f in frames
+        for f in recording(12)
     ]
-    for out, mine in (('one', frames), ('two', other)):
-        adapted(mine, out=out, tuning=replace(QUICK, steps=3))
-    one, two = (tmp_path / out / 'adapter_model.safetensors' for out in ('one', 'two'))
+    other_result, other_out = adapt_to(other)
+    assert other_result.before.mean('abs_rel') != result.before.mean('abs_rel')
+    one, two = (folder / 'adapter_model.safetensors' for folder in (out, other_out))
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_replay_that_is_given_is_used_and_judged(adapted, cheap_rooms):
+def test_replay_that_is_given_is_used_and_judged(adapt_to):
     others = [replace(room, scene='nyu') for room in small_rooms(7, 6)]
-    result = adapted(recording(6), replay=others, train='scale_shift')
+    result, _ = adapt_to(recording(6), replay=others, train='scale_shift')
     assert [len(result.material.replay), len(result.material.unseen)] == [4, 2]
     assert {s.scene for s in result.material.replay + result.material.unseen} == {'nyu'}
     with pytest.raises(ValueError, match='replay needs at least two frames, there are 1'):
-        adapted(recording(6), replay=others[:1])
+        adapt_to(recording(6), replay=others[:1])
 
 
-def test_report_says_what_was_measured(adapted, tmp_path):
-    result = adapted(recording(12), train='scale_shift')
-    adapt_report.write(result, tmp_path / 'lab')
-    found = json.loads((tmp_path / 'lab' / 'metrics.json').read_text())
+def test_report_says_what_was_measured(trained):
+    result, out = trained
+    adapt_report.write(result, out)
+    found = json.loads((out / 'metrics.json').read_text())
     assert set(found['baselines']) == {'constant', 'pixel_median', 'scale_shift'}
     for figures in (found['before'], found['after'], *found['baselines'].values()):
         assert {'abs_rel', 'rmse', 'delta1'} <= set(figures)
     assert found['after']['abs_rel'] == result.after.mean('abs_rel')
     assert found['frames']['test'] == 3
     assert set(found['forgetting']) == {'before', 'after'}
-    origin = json.loads((tmp_path / 'lab' / 'provenance.json').read_text())
+    origin = json.loads((out / 'provenance.json').read_text())
     assert origin['shot_stamps_ns'] == [s.stamp_ns for s in result.material.shots]
     assert len(origin['model_sha256']) == 64
-    page = (tmp_path / 'lab' / 'report.html').read_text()
+    page = (out / 'report.html').read_text()
     assert page.count('data:image/jpeg') == 6 * len(result.pictures) == 18
     assert 'src="http' not in page
-    for figure in (result.after, *result.baselines.values()):
-        assert f'{figure.mean("abs_rel"):.3f}' in page
+    for judged in (result.after, *result.baselines.values()):
+        assert f'{judged.mean("abs_rel"):.3f}' in page
 
 
-def test_verdict_is_plain(adapted):
-    result = adapted(recording(6), train='scale_shift')
+def test_verdict_is_plain(trained):
+    result, _ = trained
     best = replace(result, after=replace(result.after, frames=[{'abs_rel': 0.01}]))
     assert best.worthwhile
     assert adapt_report.verdict(best).startswith('Worth it: AbsRel 0.010')
@@ -128,22 +138,16 @@ def run(*arguments: object):
     return CliRunner().invoke(app, ['adapt', *(str(argument) for argument in arguments)])
 
 
-def test_command_ends_with_3_unless_told_otherwise(
-    cheap_rooms, index, tiny_model_dir, tmp_path, monkeypatch
-):
+def test_command_writes_adapter_and_report(index, tiny_model_dir, tmp_path):
     rows = index.read_text().splitlines()
     index.write_text('\n'.join([rows[0], *rows[1:3], rows[1]]) + '\n')  # three frames
-    options = ('--index', index, '--set', 'kitchen_train', '--model', tiny_model_dir)
-    options += ('--train', 'scale_shift', '--device', 'cpu', '--out', tmp_path / 'kitchen')
-    for worthwhile, accept, status in (
-        (False, (), 3),
-        (False, ('--accept-worse',), 0),
-        (True, (), 0),
-    ):
-        monkeypatch.setattr(Adaptation, 'worthwhile', worthwhile)
-        done = run(*options, *accept)
-        assert done.exit_code == status, done.output
-        assert ('NOT worth it' in done.output) is not worthwhile
+    done = run(
+        *('--index', index, '--set', 'kitchen_train', '--model', tiny_model_dir),
+        *('--train', 'scale_shift', '--accept-worse', '--device', 'cpu'),
+        *('--out', tmp_path / 'kitchen'),
+    )
+    assert done.exit_code == 0, done.output
+    assert '1 held-out later frames' in done.output
     assert sorted(path.name for path in (tmp_path / 'kitchen').iterdir()) == [
         'adapter_config.json',
         'adapter_model.safetensors',
@@ -154,6 +158,20 @@ def test_command_ends_with_3_unless_told_otherwise(
 
 
 @pytest.mark.parametrize(
+    ('after', 'options', 'status'), [(0.01, (), 0), (9.0, (), 3), (9.0, ('--accept-worse',), 0)]
+)
+def test_command_ends_with_3_when_a_baseline_is_better(
+    after, options, status, trained, index, tmp_path, monkeypatch
+):
+    judged = replace(trained[0].after, frames=[{'abs_rel': after, 'rmse': 1.0, 'delta1': 0.5}])
+    result = replace(trained[0], after=judged, pictures=trained[0].pictures[:1])
+    monkeypatch.setattr('llm_mde_train.commands.adapt.run_adapt', lambda *_, **__: result)
+    done = run('--index', index, '--set', 'office', '--out', tmp_path, *options)
+    assert done.exit_code == status, done.output
+    assert ('NOT worth it' in done.output) is (after > 1.0)
+
+
+@pytest.mark.parametrize(
     ('arguments', 'sentence'),
     [
         ((), 'either --bag, or --index with --set'),
@@ -161,6 +179,7 @@ def test_command_ends_with_3_unless_told_otherwise(
         (('--index', 'INDEX', '--set', 'office', '--model', 'nowhere'), "no model 'nowhere'"),
         (('--index', 'INDEX', '--set', 'office'), "scene 'office' has 1 frames with depth"),
         (('--index', 'INDEX', '--set', 'office', '--minutes', '0'), 'training needs time'),
+        (('--index', 'INDEX', '--set', 'office', '--nyu', 'no.mat'), 'no.mat does not exist'),
     ],
 )
 def test_what_users_can_mend_is_a_sentence(arguments, sentence, index, tmp_path):

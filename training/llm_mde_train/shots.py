@@ -91,9 +91,7 @@ def _medoids(distances: np.ndarray, count: int) -> list[int]:
     chosen: list[int] = []
     nearest = np.full(len(distances), distances.max() + 1.0)
     for _ in range(min(count, len(distances))):
-        costs = np.minimum(nearest, distances).sum(axis=1)
-        costs[chosen] = np.inf
-        chosen.append(int(costs.argmin()))
+        chosen.append(int(np.minimum(nearest, distances).sum(axis=1).argmin()))
         nearest = np.minimum(nearest, distances[chosen[-1]])
     return chosen
 

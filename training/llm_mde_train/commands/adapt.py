@@ -18,6 +18,7 @@ from llm_mde_train.adapted_parts import TRAIN_CHOICES
 from llm_mde_train.commands.errors import sentences_for_errors
 from llm_mde_train.few_shot_trainer import Tuning
 from llm_mde_train.folders import read_index
+from llm_mde_train.nyu import read_nyu
 from llm_mde_train.rosbag_frames import read_bag
 from llm_mde_train.samples import Frame
 
@@ -40,6 +41,10 @@ def adapt(
     ] = None,
     set_name: Annotated[str, typer.Option('--set', help='set of the index')] = '',
     shots: Annotated[int, typer.Option(help='frames to learn from', min=1)] = 16,
+    nyu: Annotated[
+        Path | None,
+        typer.Option(help='labelled NYU .mat to replay, instead of rendered rooms'),
+    ] = None,
     model: Annotated[str, typer.Option(help='bundled name or model folder')] = 'tiny',
     train: Annotated[
         str, typer.Option(help=f'what may change: {", ".join(TRAIN_CHOICES)}')
@@ -77,6 +82,7 @@ def adapt(
                 model=model,
                 train=train,
                 shots=shots,
+                replay=None if nyu is None else list(read_nyu(nyu, split='train')),
                 tuning=Tuning(minutes=minutes),
                 seed=seed,
                 device=device,
