@@ -1,6 +1,6 @@
 """The package installed in the two ways that users install it, each into a folder of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import os
 from pathlib import Path
 import subprocess
@@ -43,26 +43,41 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def colcon_prefix(source: Path) -> Path:
-    """Return install/llm_mde_ros of a colcon build of the repository's root."""
+def colcon_prefix(source: Path, messages_build: object) -> Path:
+    """Return install/llm_mde_ros of a colcon build of the root; that of msg/ goes on beside it."""
     workspace = source.parents[1]
     run('colcon', 'build', '--base-paths', source, cwd=workspace, env=clean_environment())
     return workspace / 'install' / 'llm_mde_ros'
 
 
 @pytest.fixture(scope='session')
-def messages_prefix(source: Path) -> Path:
-    """Return install/llm_mde_msgs of a colcon build of msg/, against ROS or its wheels."""
+def messages_build(source: Path) -> Iterator[subprocess.Popen[str] | None]:
+    """Start a colcon build of msg/ against ROS or its wheels, in the background: compilers."""
     sourced = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     prefixes = [prefix for prefix in (*sourced, sys.prefix) if prefix]
     if not any(Path(p, 'share/rosidl_default_generators').is_dir() for p in prefixes):
-        pytest.skip('rosidl_default_generators is not installed')
+        yield None
+        return
     path = os.pathsep.join(prefixes)
     env = clean_environment() | {'AMENT_PREFIX_PATH': path, 'CMAKE_PREFIX_PATH': path}
     settings = ['--cmake-args', f'-DPython3_EXECUTABLE={sys.executable}', '-DBUILD_TESTING=OFF']
     workspace = source.parents[1] / 'messages'
     workspace.mkdir()
-    run('colcon', 'build', '--base-paths', source / 'msg', *settings, cwd=workspace, env=env)
+    command = ['colcon', 'build', '--base-paths', source / 'msg', *settings]
+    with (workspace / 'colcon.log').open('w') as log:
+        build = subprocess.Popen(command, cwd=workspace, env=env, stdout=log, stderr=log)
+    yield build
+    build.kill()
+    build.wait()
+
+
+@pytest.fixture(scope='session')
+def messages_prefix(source: Path, messages_build: subprocess.Popen[str] | None) -> Path:
+    """Return install/llm_mde_msgs of a colcon build of msg/."""
+    if messages_build is None:
+        pytest.skip('rosidl_default_generators is not installed')
+    workspace = source.parents[1] / 'messages'
+    assert messages_build.wait(300) == 0, (workspace / 'colcon.log').read_text()
     return workspace / 'install' / 'llm_mde_msgs'
 
 
