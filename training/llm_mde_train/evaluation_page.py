@@ -81,8 +81,8 @@ def summary(evaluation: Evaluation) -> str:
     """Return the main figures in a sentence."""
     mean, (low, high) = evaluation.scores['mean'], evaluation.intervals['abs_rel']
     return (
-        f'AbsRel {mean["abs_rel"]:.3f} (95 %: {low:.3f} to {high:.3f}), mean over '
-        f'{len(evaluation.scores) - 1} scenes with {len(evaluation.frames)} frames; '
+        f'AbsRel {mean["abs_rel"]:.3f} (95 %: {low:.3f} to {high:.3f}), mean over scenes '
+        f'({len(evaluation.scores) - 1}; {len(evaluation.frames)} frames); '
         f'{evaluation.constant_m:.2f} m everywhere has '
         f'{evaluation.constant_scores["mean"]["abs_rel"]:.3f}.'
     )
