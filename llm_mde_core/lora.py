@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 import re
 
@@ -13,13 +14,16 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from safetensors import safe_open
 from safetensors.torch import load_file
+import torch
 
 from llm_mde_core.model import LLMMDEForDepthEstimation
 
 # Query and value projections as the families name them; GPT-2 has one for all three.
 PROJECTIONS = r'.*\.(query|value|q_proj|v_proj|c_attn)'
 TRAINED_IN_FULL = ('reprogramming', 'prompt', 'bottleneck', 'head')
+BASE = 'base_sha256'  # in the metadata of an adapter's weights: for which model they were made
 
 
 def add_lora(
@@ -70,12 +74,28 @@ def count_trainable(model: LLMMDEForDepthEstimation) -> int:
     return count
 
 
+def base_sha256(model: LLMMDEForDepthEstimation) -> str:
+    """Return the digest of a model's own weights, hexadecimal: the same with an adapter on it."""
+    own = {
+        name.replace('.base_layer.', '.').replace('.original_module.', '.'): weight
+        for name, weight in model.state_dict().items()
+        if '.lora_' not in name and '.modules_to_save.' not in name
+    }
+    digest = hashlib.sha256()
+    for name in sorted(own):
+        digest.update(name.encode())
+        flat = own[name].detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEForDepthEstimation:
     """
     Fold the peft adapter in `folder` into the model's weights and return the model.
 
     Raises FileNotFoundError when the folder is no adapter and ValueError when it is another
-    model's: every name and shape must match.
+    model's: every name and shape must match and, where the adapter says for which weights it was
+    made, the weights too.
     """
     folder = Path(folder)
     if (
@@ -85,7 +105,10 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
         raise FileNotFoundError(
             f'no adapter in {folder}: expected adapter_config.json and adapter_model.safetensors'
         )
-    adapted = get_peft_model(model, PeftConfig.from_pretrained(str(folder)))
+    _check_base(model, folder)
+    config = PeftConfig.from_pretrained(str(folder))
+    config.base_model_name_or_path = model.name_or_path  # else peft warns of another name
+    adapted = get_peft_model(model, config)
     wanted = {name: w.shape for name, w in get_peft_model_state_dict(adapted).items()}
     weights = load_file(folder / 'adapter_model.safetensors')
     found = {name: w.shape for name, w in weights.items()}
@@ -97,3 +120,14 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
         )
     set_peft_model_state_dict(adapted, weights)
     return adapted.merge_and_unload()
+
+
+def _check_base(model: LLMMDEForDepthEstimation, folder: Path) -> None:
+    """Refuse a model of the same shapes and other weights: it would see nonsense, silently."""
+    with safe_open(folder / 'adapter_model.safetensors', framework='pt') as file:
+        made_for = (file.metadata() or {}).get(BASE)  # peft itself does not say
+    if made_for is not None and made_for != base_sha256(model):
+        raise ValueError(
+            f'the adapter in {folder} was made for another model than '
+            f'{model.name_or_path or "this one"}, whose weights differ: adapt this one again'
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 from training.conftest import small_rooms
 
-from llm_mde_core import DepthEstimator, LLMMDEForDepthEstimation
+from llm_mde_core import DepthEstimator, LLMMDEForDepthEstimation, load_adapter
+from llm_mde_core.lora import base_sha256
 from llm_mde_train.adapted_parts import (
     TRAIN_CHOICES,
     fit_scale_shift,
@@ -111,3 +113,26 @@ def test_scale_and_shift_of_the_last_layer_are_found(start, tiny_model_dir):
     after = judge(predictor(DepthEstimator(network.get_base_model(), device='cpu')), shots)
     assert wrong > 0.2
     assert after.mean('abs_rel') < 0.01
+
+
+@pytest.mark.parametrize('train', TRAIN_CHOICES)
+def test_base_is_known_through_the_adapter(train, start):
+    plain = base_sha256(start)
+    network = make_adaptable(start, train=train)
+    assert base_sha256(network.get_base_model()) == plain
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.requires_grad:
+                weight += 1.0
+    assert base_sha256(network.get_base_model()) == plain
+
+
+def test_adapter_of_a_twin_with_other_weights_is_refused(start, tiny_model_dir, tmp_path):
+    """Shapes are alike; nothing but the digest tells that the figures would be nonsense."""
+    save_adapter(make_adaptable(start, train='head'), tmp_path, model=str(tiny_model_dir))
+    twin = LLMMDEForDepthEstimation.from_pretrained(tiny_model_dir)
+    load_adapter(copy.deepcopy(twin), tmp_path)
+    with torch.no_grad():
+        twin.head.norm.bias[0] += 1e-3
+    with pytest.raises(ValueError, match=r'made for another model .* adapt this one again'):
+        load_adapter(twin, tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import save
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from llm_mde_core import LLMMDEForDepthEstimation
 from llm_mde_core.estimator import CHECKPOINTS
 from llm_mde_core.image import LLMMDEImageProcessor
+from llm_mde_core.lora import BASE, base_sha256
 from llm_mde_train.baselines import Predictor, fit_line, pixels_of
 from llm_mde_train.samples import Sample
 
@@ -68,7 +69,9 @@ def save_adapter(network: PeftModel, out: Path, *, model: str) -> None:
     config.save_pretrained(str(out))
     weights = get_peft_model_state_dict(network, save_embedding_layers=False)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    save_file(weights, out / 'adapter_model.safetensors', metadata={'format': 'pt'})
+    metadata = {'format': 'pt', BASE: base_sha256(network.get_base_model())}
+    # Not save_file: the file would be the user's alone, and the node may run as another.
+    (out / 'adapter_model.safetensors').write_bytes(save(weights, metadata=metadata))
 
 
 @torch.no_grad()
