@@ -90,9 +90,8 @@ def test_only_frames_of_the_recipe_are_judged(cheap, tmp_path, monkeypatch, inde
         return {'mean': {'abs_rel': 0.1}}
 
     monkeypatch.setattr(module, 'evaluate', judge)
-    monkeypatch.setattr(module, 'HELD_OUT_PART', 0.5)
     fit(replace(cheap, index=str(index), sets=['kitchen_train']), tmp_path / 'run')
-    assert {sample.scene for sample in judged} == {'kitchen', 'rendered'}
+    assert [frame.scene for frame in judged] == ['kitchen', 'rendered']
 
 
 @pytest.mark.parametrize('abs_rel', [float('nan'), float('inf')])
@@ -125,7 +124,7 @@ def test_going_on_from_a_model_keeps_what_it_saw(cheap, tmp_path):
 
 def test_real_frames_train_and_validate(cheap, tmp_path, index):
     recipe = replace(cheap, index=str(index), sets=['kitchen_train'], real_fraction=1.0)
-    assert set(fit(recipe, tmp_path / 'run')) == {*METRICS, 'step'}
+    assert set(fit(replace(recipe, validation_rooms=0), tmp_path / 'run')) == {*METRICS, 'step'}
 
 
 def test_nothing_to_validate_on_is_refused_before_training(cheap, tmp_path):
@@ -182,12 +181,27 @@ def test_split_by_time_holds_out_the_end_of_every_scene_and_shares_nothing():
         assert times == [list(range(17)), [17, 18, 19]]
 
 
+@pytest.mark.parametrize(('frames', 'held_out'), [(1, 0), (2, 1), (3, 1), (4, 1), (10, 2)])
+def test_short_scenes_hold_out_a_frame_unless_it_is_their_only_one(frames, held_out):
+    samples = [moment(n, 'a') for n in range(frames)]
+    first, last = split_by_time(samples, 0.15)
+    assert len(last) == held_out
+    assert [s.depth_m.item() for s in [*first, *last]] == list(range(frames))
+
+
 def test_real_frames_for_training_and_validation_are_others(index):
     """Defect 13: what picks the checkpoint is not what it learnt from."""
     recipe = Recipe(index=str(index), sets=['kitchen_train', 'office'])
     training, validation = module._real_frames(recipe)
-    assert not {id(s) for s in training} & {id(s) for s in validation}
-    assert len(training) + len(validation) == 3
+    names = [[frame.files[0].name for frame in part] for part in (training, validation)]
+    assert names == [['0_rgb.png', '3_rgb.png'], ['1_rgb.png']]
+
+
+def test_validation_costs_no_more_than_the_recipe_says(monkeypatch):
+    monkeypatch.setattr(module, 'training_frames', lambda **_: [moment(n, 'a') for n in range(60)])
+    training, validation = module._real_frames(Recipe(validation_frames=5))
+    assert len(training) == 51
+    assert [sample.depth_m.item() for sample in validation] == [51, 53, 55, 57, 59]
 
 
 def test_loader_of_worker_processes_gives_batches(cheap, tiny_model):

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 import torch
+from torch import distributed
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from llm_mde_core import LLMMDEForDepthEstimation
 from llm_mde_train.batches import Batch
-from llm_mde_train.fit import fit
+from llm_mde_train.fit import PATIENCE, fit, join_processes
 from llm_mde_train.recipe import Recipe
 from llm_mde_train.trainer import Trainer
 
@@ -110,6 +111,17 @@ def fit_and_perhaps_die(recipe: Recipe, out: Path, last_step: int) -> dict[str, 
 
     Trainer.step = counted
     return fit(recipe, out)
+
+
+def patience(_: object) -> tuple[int, float]:
+    accelerator = join_processes()
+    options = distributed.group.WORLD._get_backend(accelerator.device).options
+    return accelerator.num_processes, options._timeout.total_seconds()
+
+
+def test_processes_wait_for_a_long_validation():
+    """NCCL would give up after 10 minutes, gloo after 30."""
+    assert set(launch(patience, None).values()) == {(2, PATIENCE.total_seconds())}
 
 
 def test_two_killed_processes_go_on_to_the_same_end(cheap, tmp_path):

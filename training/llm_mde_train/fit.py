@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import timedelta
 import json
 from pathlib import Path
 import time
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 import torch
 from torch.utils.data import DataLoader
 
@@ -23,12 +24,14 @@ from llm_mde_train.recipe import SOURCES, Recipe
 from llm_mde_train.run_folder import RunFolder
 from llm_mde_train.run_log import RunLog
 from llm_mde_train.samples import Frame, split_by_time
+from llm_mde_train.shots import spread
 from llm_mde_train.sources import fingerprint, training_frames
 from llm_mde_train.tokenizer import train_tokenizer
 from llm_mde_train.trainer import Trainer
 
 VALIDATION_SEED = 987_654_321
 HELD_OUT_PART = 0.15  # the last part of every recording picks the checkpoint
+PATIENCE = timedelta(hours=6)  # of the processes that wait while the first one validates
 
 
 def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -46,7 +49,9 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     torch.manual_seed(recipe.seed)
     training, validation = _real_frames(recipe)
     if not validation and not recipe.validation_rooms:
-        raise ValueError('nothing to validate on: give validation_rooms or sets of real frames')
+        raise ValueError(
+            'nothing to validate on: give validation_rooms, or real frames and validation_frames'
+        )
     model = _start_model(recipe).to(accelerator.device)
     torch.manual_seed(recipe.seed + accelerator.process_index)
     trainer = Trainer(model, recipe, accelerator)
@@ -82,7 +87,9 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 def join_processes() -> Accelerator:
     """Return this process's place among those that train together; the recipe says how."""
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no')
+    patient = InitProcessGroupKwargs(timeout=PATIENCE)
+    on_cpu = not torch.cuda.is_available()
+    return Accelerator(cpu=on_cpu, mixed_precision='no', kwargs_handlers=[patient])
 
 
 def _validate(
@@ -127,7 +134,8 @@ def _start_model(recipe: Recipe) -> LLMMDEForDepthEstimation:
 
 def _real_frames(recipe: Recipe) -> tuple[list[Frame], list[Frame]]:
     frames = training_frames(**{name: getattr(recipe, name) for name in SOURCES})
-    return split_by_time(frames, HELD_OUT_PART)
+    training, held_out = split_by_time(frames, HELD_OUT_PART)
+    return training, spread(held_out, recipe.validation_frames)
 
 
 def _loader(recipe: Recipe, real: list[Frame], trainer: Trainer, *, start: int = 0) -> DataLoader:

@@ -60,6 +60,7 @@ class Recipe:
     ema_decay: float = 0.995
     validate_every: int = 250
     validation_rooms: int = 48
+    validation_frames: int = 200  # at most so many of the real frames that are held out
     workers: int = 1
     seed: int = 0
     training_data: str = ''
@@ -92,6 +93,9 @@ class Recipe:
         for name in ('reuse', 'steps', 'batch_size', 'validate_every'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
+        for name in ('validation_rooms', 'validation_frames', 'workers'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must not be negative, it is {getattr(self, name)}')
 
     @classmethod
     def read(cls, path: Path) -> Recipe:

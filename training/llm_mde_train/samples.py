@@ -69,12 +69,13 @@ def split_by_time(frames: list[Frame], held_out: float) -> tuple[list[Frame], li
     Split frames into the beginnings and the ends of their scenes.
 
     Neighbouring frames of a recording are nearly equal: a split frame by frame would test on
-    what was trained on.
+    what was trained on. A scene of two or more frames gives at least one to the ends.
     """
     first, last = [], []
     for scene in dict.fromkeys(frame.scene for frame in frames):
         mine = sorted((f for f in frames if f.scene == scene), key=lambda frame: frame.stamp_ns)
-        cut = len(mine) - round(len(mine) * held_out)
+        least = 1 if len(mine) > 1 else 0
+        cut = len(mine) - max(least, round(len(mine) * held_out))
         first += mine[:cut]
         last += mine[cut:]
     return first, last
