@@ -114,6 +114,10 @@ def test_benchmarks_bring_their_crop(judge, tmp_path, monkeypatch, option, reade
     [
         (['--sets', 'offce'], "no set 'offce'"),
         (['--sets', ''], 'say what to judge on'),
+        (
+            ['--sets', 'kitchen_train,office', '--leave-out', 'office,kitchn'],
+            "no scene 'kitchn' to leave out: there are kitchen, office",
+        ),
         (['--sets', 'office', '--crop', 'eigen'], 'the Eigen crop is of 480 x 640 pixels'),
         (['--sets', 'office', '--crop', 'egen'], "crop must be one of ('none', 'eigen', 'garg')"),
         (['--sets', 'office', '--model', 'nowhere'], "no model 'nowhere'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 import json
 from pathlib import Path
 from typing import Annotated
@@ -92,7 +93,7 @@ def evaluate(
             found.append(FrameSet('kitti', read_kitti(kitti), crop or 'garg'))
         if not found:
             raise ValueError('say what to judge on: --index with --sets, --bag, --nyu or --kitti')
-        found = [_without(each, _names(leave_out)) for each in found]
+        found = _without(found, _names(leave_out))
         known = _index_sets(index, _names(constant_from), crop=crop or 'none') or found
         estimator = DepthEstimator.from_pretrained(model, adapter=adapter, device=device)
         evaluation = _judge(estimator, found, known=known, adapter=str(adapter or ''))
@@ -129,9 +130,15 @@ def _index_sets(index: Path | None, names: list[str], *, crop: str) -> list[Fram
     return [FrameSet(name, read_index(index, sets=[name]), crop) for name in dict.fromkeys(names)]
 
 
-def _without(frames: FrameSet, scenes: list[str]) -> FrameSet:
-    kept = [frame for frame in frames.frames if frame.scene not in scenes]
-    return FrameSet(frames.name, kept, frames.crop)
+def _without(sets: list[FrameSet], scenes: list[str]) -> list[FrameSet]:
+    known = sorted({frame.scene for each in sets for frame in each.frames})
+    for scene in scenes:
+        if scene not in known:
+            raise ValueError(f'no scene {scene!r} to leave out: there are {", ".join(known)}')
+    return [
+        replace(each, frames=[frame for frame in each.frames if frame.scene not in scenes])
+        for each in sets
+    ]
 
 
 def _table(evaluation: Evaluation) -> Table:
