@@ -40,6 +40,23 @@ def test_unknown_set_lists_the_known(index):
         read_index(index, sets=['ofice'])
 
 
+@pytest.mark.parametrize(
+    ('old', 'new', 'sentence'),
+    [
+        (',fx,', ',focal,', r'index\.csv:1 has no column fx'),
+        ('office,A,3_rgb.png,3_depth.png,64,', 'office,A,3_rgb.png,3_depth.png,wide,', "'wide'"),
+        ('55.0,56.0,31.5,23.5,office,8.0', '55.0,far,31.5,23.5,office,8.0', 'csv:5: fy .*far'),
+        (',56.0,31.5,23.5,office,8.0', '', r'csv:5: fy must be a number, it is None'),
+    ],
+)
+def test_what_is_wrong_with_the_index_is_said_with_its_line(index, old, new, sentence):
+    text = index.read_text(encoding='utf-8')
+    assert old in text
+    index.write_text(text.replace(old, new), encoding='utf-8')
+    with pytest.raises(ValueError, match=sentence):
+        read_index(index)
+
+
 def test_missing_image_is_named(index):
     (index.parent / '3_depth.png').unlink()
     with pytest.raises(ValueError, match=r'3_depth\.png'):

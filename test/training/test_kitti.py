@@ -44,6 +44,22 @@ def test_depth_camera_and_drive(kitti):
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (72.0, 73.0, 61.0, 17.0)
 
 
+@pytest.mark.parametrize(
+    ('old', 'new', 'sentence'),
+    [
+        ('P_rect_02', 'P_rect_03', 'has no line P_rect_02'),
+        ('2.1e-01', 'x', r'cam\.txt:3 must have 12 numbers'),
+        (' 2.7e-03', '', r'cam\.txt:3 must have 12 numbers'),
+    ],
+)
+def test_what_is_wrong_with_the_calibration_is_said(kitti, old, new, sentence):
+    path = kitti.parent / DATE / 'calib_cam_to_cam.txt'
+    path.write_text(CALIBRATION.replace(old, new))
+    (frame,) = read_kitti(kitti)
+    with pytest.raises(ValueError, match=sentence):
+        frame.load()
+
+
 def test_without_calibration_the_axis_is_the_centre(kitti):
     camera = read_kitti(kitti)[0].load().camera
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (72.15377, 72.15377, 60.5, 18.0)

@@ -98,8 +98,11 @@ def read_kitti(
 def _calibrated(path: Path, image_folder: str) -> tuple[float, float, float, float]:
     """Read fx, fy, cx, cy of the rectified image_02 or image_03 out of P_rect_02 or _03."""
     name = image_folder.replace('image_', 'P_rect_')
-    for line in path.read_text(encoding='utf-8').splitlines():
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
         if line.startswith(f'{name}:'):
-            matrix = np.array(line.partition(':')[2].split(), np.float64).reshape(3, 4)
+            try:
+                matrix = np.array(line.partition(':')[2].split(), np.float64).reshape(3, 4)
+            except ValueError:
+                raise ValueError(f'{path}:{number} must have 12 numbers: {line!r}') from None
             return (*matrix[(0, 1), (0, 1)].tolist(), *matrix[:2, 2].tolist())
     raise ValueError(f'{path} has no line {name}')
