@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llm_mde_train.cli import app
+from llm_mde_train.trainer import TrainingDiverged
 
 RECIPE = """
 steps: 2
@@ -56,6 +57,27 @@ def test_mistyped_key_is_a_sentence(recipe):
     failed = run('fit', recipe)
     assert failed.exit_code == 1
     assert "did you mean 'steps'" in failed.output
+
+
+@pytest.mark.parametrize(
+    ('error', 'is_a_sentence'),
+    [
+        (TrainingDiverged('lower the learning rate'), True),
+        (OSError('no space left'), True),
+        (RuntimeError('CUDA out of memory'), False),
+    ],
+)
+def test_what_users_cannot_mend_keeps_its_traceback(
+    error, is_a_sentence, monkeypatch, recipe, index
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr('llm_mde_train.commands.fit.run_fit', fail)
+    failed = run('fit', recipe, '--index', index)
+    assert failed.exit_code == 1
+    assert (f'Error: {error}' in failed.output) == is_a_sentence
+    assert (failed.exception is error) != is_a_sentence
 
 
 def test_help_names_both_commands():

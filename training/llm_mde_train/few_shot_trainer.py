@@ -13,6 +13,7 @@ import torch
 from llm_mde_core import DepthEstimator
 from llm_mde_train.batches import Batch
 from llm_mde_train.losses import LossWeights, total_loss
+from llm_mde_train.trainer import clip_gradients
 
 FINAL_RATE = 0.02  # of the learning rates, at the end
 
@@ -94,7 +95,7 @@ class FewShotTrainer:
 
         `validate` returns the AbsRel of an estimator; `notify` is told after each step what part
         of the budget is spent (0 to 1) and the last validation. Returns all validations, that of
-        the model as it came first. Raises RuntimeError when training diverges.
+        the model as it came first. Raises TrainingDiverged.
         """
         history = [Validation(step=0, loss=float('nan'), abs_rel=validate(self.estimator))]
         best, best_weights = history[0], self._kept_averages()
@@ -137,9 +138,7 @@ class FewShotTrainer:
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(
-            self.trained, self.tuning.clip_norm, error_if_nonfinite=True
-        )
+        clip_gradients(self.trained, largest_norm=self.tuning.clip_norm)
         self.optimizer.step()
         self._average(step)
         return loss.item()

@@ -21,6 +21,10 @@ from llm_mde_train.losses import LossWeights, total_loss
 from llm_mde_train.recipe import Recipe
 
 
+class TrainingDiverged(RuntimeError):
+    """Training came to numbers that are not finite; nothing is broken but the settings."""
+
+
 class Trainer:
     """
     A model that learns, with its optimiser, schedule and the running mean of its weights.
@@ -57,12 +61,12 @@ class Trainer:
         self.network = accelerator.prepare_model(self.model) if accelerator else self.model
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Learn from one batch; return its loss and the parts of it."""
+        """Learn from one batch; return its loss and its parts; TrainingDiverged when it cannot."""
         loss, parts = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         # The processes' gradients come averaged, but the loss is that of all of them together.
         (loss * self.processes).backward()
-        torch.nn.utils.clip_grad_norm_(self.trained, self.clip_norm, error_if_nonfinite=True)
+        clip_gradients(self.trained, largest_norm=self.clip_norm)
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model)
@@ -141,6 +145,16 @@ class Trainer:
         """Return (processes, bytes)."""
         state = state[None]
         return gather(state.to(self.device)).cpu() if self.processes > 1 else state
+
+
+def clip_gradients(weights: list[torch.nn.Parameter], *, largest_norm: float) -> None:
+    """Scale gradients down to a norm; TrainingDiverged, not NaN in weights, when it has none."""
+    norm = torch.nn.utils.clip_grad_norm_(weights, largest_norm)
+    if not norm.isfinite():
+        raise TrainingDiverged(
+            f'training diverged: the gradients are non-finite (norm {norm.item()}); '
+            'lower the learning rate or clip_norm'
+        )
 
 
 def _trainable(model: LLMMDEForDepthEstimation, recipe: Recipe) -> LLMMDEForDepthEstimation | Any:

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 
 import typer
 
+from llm_mde_train.trainer import TrainingDiverged
+
 
 @contextmanager
 def sentences_for_errors() -> Iterator[None]:
     """End the command with a sentence instead of a traceback for what users can mend."""
+    # Not for RuntimeError: torch's own, as out of memory, are found by their traceback.
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, TrainingDiverged) as error:
         typer.secho(f'Error: {error}', fg='red', err=True)
         raise typer.Exit(1) from error
