@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -24,13 +25,38 @@ def stamps(samples: list[Sample]) -> list[int]:
     return [sample.stamp_ns // 10**9 for sample in samples]
 
 
-def test_blocks_follow_each_other_and_share_no_frame():
-    frames = recording(20)
+def blocks_of(count: int) -> list[list[int]]:
+    frames = recording(count)
     random.Random(0).shuffle(frames)
     blocks = split_blocks(frames)
-    assert stamps(blocks.shots) == list(range(12))
-    assert stamps(blocks.validation) == [12, 13, 14]
-    assert stamps(blocks.test) == [15, 16, 17, 18, 19]
+    return [stamps(block) for block in (blocks.shots, blocks.validation, blocks.test)]
+
+
+def test_blocks_follow_each_other_and_share_no_frame():
+    assert blocks_of(20) == [
+        [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13],
+        [7, 14],
+        [15, 16, 17, 18, 19],
+    ]
+
+
+def test_neighbours_of_a_border_neither_stop_nor_judge():
+    shots, validation, test = blocks_of(300)
+    assert shots == [*range(105), *range(120, 210)]
+    assert validation == [*range(108, 117), *range(213, 222)]
+    assert test == [*range(228, 300)]
+
+
+@pytest.mark.parametrize('count', [*range(3, 60), 100])
+def test_every_length_has_frames_for_everything(count):
+    shots, validation, test = blocks_of(count)
+    assert shots
+    assert test
+    assert len(validation) >= (1 if count < 10 else 2)
+    assert len({*shots, *validation, *test}) == len(shots) + len(validation) + len(test)
+    assert max(shots) < max(validation) < min(test)
+    assert {*shots, *validation, *test} <= set(range(count))
+    assert count >= 40 or len(shots) + len(validation) + len(test) == count
 
 
 def test_every_scene_is_split_on_its_own():
@@ -40,12 +66,7 @@ def test_every_scene_is_split_on_its_own():
 
 
 def test_three_frames_are_enough_and_two_are_not():
-    blocks = split_blocks(recording(3))
-    assert [stamps(block) for block in (blocks.shots, blocks.validation, blocks.test)] == [
-        [0],
-        [1],
-        [2],
-    ]
+    assert blocks_of(3) == [[0], [1], [2]]
     with pytest.raises(ValueError, match="scene 'room' has 2 frames with depth, at least 3"):
         split_blocks(recording(2))
 
@@ -74,23 +95,27 @@ def test_a_still_camera_gives_shots_over_all_its_time():
 
 @dataclass(frozen=True)
 class Counting:
-    """A frame that says when it is decoded."""
+    """A frame that says when it is decoded, and forgets what it was."""
 
-    sample: Sample
-    loaded: list[int]
+    loaded: list[weakref.ref[Sample]]
+    alive: list[int]
     scene: str = 'room'
     stamp_ns: int = 0
 
     def load(self) -> Sample:
-        self.loaded.append(1)
-        return self.sample
+        self.alive.append(sum(ref() is not None for ref in self.loaded))
+        sample = plain_sample(2.0)
+        self.loaded.append(weakref.ref(sample))
+        return sample
 
 
-def test_a_long_recording_is_not_decoded_whole():
-    loaded: list[int] = []
-    frames = [Counting(plain_sample(2.0), loaded) for _ in range(500)]
-    pick_shots(frames, 3)
-    assert len(loaded) == 3 * CANDIDATES_PER_SHOT
+def test_a_long_recording_is_neither_decoded_nor_kept_whole():
+    loaded, alive = [], []
+    frames = [Counting(loaded, alive) for _ in range(500)]
+    shots = pick_shots(frames, 3)
+    assert len(shots) == 3
+    assert len(loaded) == 3 * CANDIDATES_PER_SHOT + 3  # looked at, then chosen
+    assert max(alive) <= 3
 
 
 def test_frames_without_depth_are_no_shots():

@@ -1,12 +1,17 @@
 """
 Which frames of a recording teach, which say when to stop, and which judge.
 
-    time ──▶ | shots are picked here       | validation | test        |
+    time ──▶ | shots        | validation | shots      | validation | test       |
+               35 %           5 %          30 %         5 %          25 %
+
+Shots from more of the recording teach more of the room, and validation in two places says more
+about it. A scene of few frames has shots, validation and test once each.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 import cv2
@@ -15,7 +20,17 @@ import numpy as np
 from llm_mde_train.metrics import known_depth
 from llm_mde_train.samples import Frame, Sample
 
-FIRST_PART, MIDDLE_PART = 0.6, 0.15  # of the frames of a scene; the rest is the test
+PARTS = (  # of the frames of a scene, in the order of time
+    ('shots', 0.35),
+    ('validation', 0.05),
+    ('shots', 0.30),
+    ('validation', 0.05),
+    ('test', 0.25),
+)
+PARTS_OF_FEW = (('shots', 0.65), ('validation', 0.10), ('test', 0.25))
+FEW = 10  # frames; a scene of fewer can spare but one block for validation
+LEAST_WITH_GAPS = 40  # frames; a scene of fewer cannot spare any
+GAP = 0.01  # of the frames of a scene: left out beside a border, in validation and test
 CANDIDATES_PER_SHOT = 4  # frames looked at for each that is picked, however long the recording
 THUMBNAIL = (8, 6)  # columns, rows
 LEAST_KNOWN = 0.05  # of the pixels; frames with less teach nothing
@@ -26,16 +41,16 @@ Item = TypeVar('Item')
 
 @dataclass(frozen=True)
 class Blocks:
-    """Three parts of a recording, apart in time; within each the frames are in order of time."""
+    """Parts of a recording, apart in time; within each the frames are in order of time."""
 
     shots: list[Frame]  # to pick shots from
     validation: list[Frame]  # say when to stop
-    test: list[Frame]  # give the figures, and nothing else
+    test: list[Frame]  # give the figures, and nothing else; later than all others
 
 
 def split_blocks(frames: list[Frame]) -> Blocks:
     """
-    Split every scene into a first, a middle and a last part of its time.
+    Split the time of every scene into PARTS, with gaps before and after what validates.
 
     Neighbouring frames are nearly equal: split frame by frame, the figures would be those of
     the shots themselves. ValueError for a scene that is too short to be split.
@@ -48,13 +63,28 @@ def split_blocks(frames: list[Frame]) -> Blocks:
                 f'scene {scene!r} has {len(mine)} frames with depth, at least 3 are needed: some '
                 'to learn from, and later ones to stop by and to judge by'
             )
-        first = max(1, round(len(mine) * FIRST_PART))
-        middle = max(1, round(len(mine) * MIDDLE_PART))
-        first = min(first, len(mine) - middle - 1)
-        blocks.shots.extend(mine[:first])
-        blocks.validation.extend(mine[first : first + middle])
-        blocks.test.extend(mine[first + middle :])
+        parts = PARTS_OF_FEW if len(mine) < FEW else PARTS
+        gap = max(1, round(GAP * len(mine))) if len(mine) >= LEAST_WITH_GAPS else 0
+        start = 0
+        for (name, _), end in zip(parts, _ends(parts, len(mine)), strict=True):
+            block = mine[start:end]
+            if name == 'validation':
+                block = block[gap : len(block) - gap] or [block[len(block) // 2]]
+            elif name == 'test':
+                block = block[gap:]
+            getattr(blocks, name).extend(block)
+            start = end
     return blocks
+
+
+def _ends(parts: tuple[tuple[str, float], ...], count: int) -> list[int]:
+    """Return where each part of `count` frames ends, at least one frame after the last."""
+    ends: list[int] = []
+    for number, until in enumerate(accumulate(share for _, share in parts), start=1):
+        earliest = ends[-1] + 1 if ends else 1
+        latest = count - (len(parts) - number)
+        ends.append(min(max(round(until * count), earliest), latest))
+    return ends
 
 
 def spread(items: list[Item], count: int) -> list[Item]:
@@ -69,21 +99,24 @@ def pick_shots(frames: list[Frame], count: int) -> list[Sample]:
     Return `count` samples that stand for all frames: each frame has one near to it.
 
     Near in appearance, in depth and in time. Fewer come back when there are fewer with depth.
-    ValueError when there is none.
+    ValueError when there is none. Only the samples that come back are kept in memory.
     """
     if count < 1:
         raise ValueError(f'at least one shot is needed, not {count}')
-    samples = [frame.load() for frame in spread(frames, CANDIDATES_PER_SHOT * count)]
-    samples = [sample for sample in samples if _known(sample).mean() >= LEAST_KNOWN]
-    if not samples:
+    candidates, looks = [], []
+    for frame in spread(frames, CANDIDATES_PER_SHOT * count):
+        sample = frame.load()
+        if _known(sample).mean() >= LEAST_KNOWN:
+            candidates.append(frame)
+            looks.append(_look(sample))
+    if not candidates:
         raise ValueError(
             f'none of {len(frames)} frames knows the depth of {LEAST_KNOWN:.0%} of its pixels'
         )
-    looks = np.stack([_look(sample) for sample in samples])
-    times = np.linspace(0.0, TIME_WEIGHT, len(samples))[:, None]
-    distances = np.sqrt(((looks[:, None] - looks[None]) ** 2).mean(axis=2))
-    chosen = _medoids(distances + np.abs(times - times.T), count)
-    return [samples[i] for i in sorted(chosen)]
+    times = np.linspace(0.0, TIME_WEIGHT, len(candidates))[:, None]
+    squares = (np.stack(looks)[:, None] - np.stack(looks)[None]) ** 2
+    chosen = _medoids(np.sqrt(squares.mean(axis=2)) + np.abs(times - times.T), count)
+    return [candidates[i].load() for i in sorted(chosen)]
 
 
 def _medoids(distances: np.ndarray, count: int) -> list[int]:
