@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llm_mde_train.cli import app
-from llm_mde_train.trainer import TrainingDiverged
+from llm_mde_train.trainer import DivergenceError
 
 RECIPE = """
 steps: 2
@@ -62,7 +62,7 @@ def test_mistyped_key_is_a_sentence(recipe):
 @pytest.mark.parametrize(
     ('error', 'is_a_sentence'),
     [
-        (TrainingDiverged('lower the learning rate'), True),
+        (DivergenceError('lower the learning rate'), True),
         (OSError('no space left'), True),
         (RuntimeError('CUDA out of memory'), False),
     ],

@@ -19,7 +19,7 @@ from llm_mde_train.fit import fit
 from llm_mde_train.metrics import METRICS
 from llm_mde_train.recipe import Recipe
 from llm_mde_train.samples import Sample, split_by_time
-from llm_mde_train.trainer import Trainer, TrainingDiverged
+from llm_mde_train.trainer import DivergenceError, Trainer
 
 CAMERA = Camera.from_hfov(width=64, height=48, hfov_deg=60.0)
 
@@ -97,7 +97,7 @@ def test_only_frames_of_the_recipe_are_judged(cheap, tmp_path, monkeypatch, inde
 @pytest.mark.parametrize('abs_rel', [float('nan'), float('inf')])
 def test_a_run_without_any_finite_score_is_an_error(abs_rel, cheap, tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'evaluate', lambda *_: {'mean': {'abs_rel': abs_rel}})
-    with pytest.raises(TrainingDiverged, match='no validation gave a finite abs_rel'):
+    with pytest.raises(DivergenceError, match='no validation gave a finite abs_rel'):
         fit(cheap, tmp_path / 'run')
     assert not (tmp_path / 'run' / 'model').exists()
 

@@ -14,7 +14,7 @@ from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation, load_
 from llm_mde_train import trainer as module
 from llm_mde_train.batches import Batch
 from llm_mde_train.recipe import Recipe
-from llm_mde_train.trainer import Trainer, TrainingDiverged, learning_rate_factor
+from llm_mde_train.trainer import DivergenceError, Trainer, learning_rate_factor
 
 QUICK = Recipe(steps=2, batch_size=2, warmup_steps=0, learning_rate=3e-3)
 CAMERA = Camera.from_hfov(width=64, height=48, hfov_deg=60.0)
@@ -127,7 +127,7 @@ def test_divergence_is_an_error(tiny_model, batch):
     with torch.no_grad():
         trainer.model.head.norm.bias[0] = float('nan')
     before = weights(trainer.model)
-    with pytest.raises(TrainingDiverged, match='non-finite'):
+    with pytest.raises(DivergenceError, match='non-finite'):
         trainer.step(batch)
     assert before['head.norm.weight'].equal(trainer.model.head.norm.weight)
 

@@ -95,7 +95,7 @@ class FewShotTrainer:
 
         `validate` returns the AbsRel of an estimator; `notify` is told after each step what part
         of the budget is spent (0 to 1) and the last validation. Returns all validations, that of
-        the model as it came first. Raises TrainingDiverged.
+        the model as it came first. Raises DivergenceError.
         """
         history = [Validation(step=0, loss=float('nan'), abs_rel=validate(self.estimator))]
         best, best_weights = history[0], self._kept_averages()

@@ -27,7 +27,7 @@ from llm_mde_train.samples import Frame, split_by_time
 from llm_mde_train.shots import spread
 from llm_mde_train.sources import fingerprint, training_frames
 from llm_mde_train.tokenizer import train_tokenizer
-from llm_mde_train.trainer import Trainer, TrainingDiverged
+from llm_mde_train.trainer import DivergenceError, Trainer
 
 VALIDATION_SEED = 987_654_321
 HELD_OUT_PART = 0.15  # the last part of every recording picks the checkpoint
@@ -42,7 +42,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     process by torchrun or `accelerate launch`, the processes share the work; the first one
     validates and writes. Returns the best validation metrics and their step. Raises ValueError
     for a recipe without anything to validate on or other than that of the run in `out`,
-    TrainingDiverged when no validation gave a finite score.
+    DivergenceError when no validation gave a finite score.
     """
     accelerator = join_processes()
     first = accelerator.is_main_process
@@ -79,7 +79,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     broadcast_object_list(found := [best])
     best = found[0]
     if not best:
-        raise TrainingDiverged(f'no validation gave a finite abs_rel: see {out / "log.jsonl"}')
+        raise DivergenceError(f'no validation gave a finite abs_rel: see {out / "log.jsonl"}')
     if first:
         (out / 'best.json').write_text(json.dumps(best, indent=2))
     return best

@@ -21,7 +21,7 @@ from llm_mde_train.losses import LossWeights, total_loss
 from llm_mde_train.recipe import Recipe
 
 
-class TrainingDiverged(RuntimeError):
+class DivergenceError(RuntimeError):
     """Training came to numbers that are not finite; nothing is broken but the settings."""
 
 
@@ -61,7 +61,7 @@ class Trainer:
         self.network = accelerator.prepare_model(self.model) if accelerator else self.model
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Learn from one batch; return its loss and its parts; TrainingDiverged when it cannot."""
+        """Learn from one batch; return its loss and its parts; DivergenceError when it cannot."""
         loss, parts = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         # The processes' gradients come averaged, but the loss is that of all of them together.
@@ -148,10 +148,10 @@ class Trainer:
 
 
 def clip_gradients(weights: list[torch.nn.Parameter], *, largest_norm: float) -> None:
-    """Scale gradients down to a norm; TrainingDiverged, not NaN in weights, when it has none."""
+    """Scale gradients down to a norm; DivergenceError, not NaN in weights, when it has none."""
     norm = torch.nn.utils.clip_grad_norm_(weights, largest_norm)
     if not norm.isfinite():
-        raise TrainingDiverged(
+        raise DivergenceError(
             f'training diverged: the gradients are non-finite (norm {norm.item()}); '
             'lower the learning rate or clip_norm'
         )

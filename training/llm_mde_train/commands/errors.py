@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
-from llm_mde_train.trainer import TrainingDiverged
+from llm_mde_train.trainer import DivergenceError
 
 
 @contextmanager
@@ -16,6 +16,6 @@ def sentences_for_errors() -> Iterator[None]:
     # Not for RuntimeError: torch's own, as out of memory, are found by their traceback.
     try:
         yield
-    except (ValueError, OSError, TrainingDiverged) as error:
+    except (ValueError, OSError, DivergenceError) as error:
         typer.secho(f'Error: {error}', fg='red', err=True)
         raise typer.Exit(1) from error
