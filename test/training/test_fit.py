@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import hashlib
 import json
 from pathlib import Path
 import re
@@ -216,12 +217,14 @@ def test_going_on_with_other_data_is_refused(cheap, tmp_path, index):
     recipe = replace(cheap, index=str(index), sets=['kitchen_train'], steps=1)
     fit(recipe, tmp_path / 'run')
     made_by = json.loads((tmp_path / 'run' / 'made_by.json').read_text())
-    assert set(made_by) == {'commit', 'data', 'processes'}
+    weights = (Path(cheap.start_from) / 'model.safetensors').read_bytes()
+    assert made_by['start_from_sha256'] == hashlib.sha256(weights).hexdigest()
+    assert (made_by['training_frames'], made_by['validation_frames']) == (1, 1)
     assert re.fullmatch('unknown|[0-9a-f]{40}(-dirty)?', made_by['commit'])
     assert made_by['processes'] == 1
     depth = cv2.imread(str(index.parent / '0_depth.png'), cv2.IMREAD_UNCHANGED)
     cv2.imwrite(str(index.parent / '0_depth.png'), depth + np.arange(64, dtype=np.uint16))
-    with pytest.raises(ValueError, match=r'other data or processes \(data differ\)'):
+    with pytest.raises(ValueError, match=r'other data, weights or processes \(data differ\)'):
         fit(recipe, tmp_path / 'run')
 
 

@@ -24,6 +24,8 @@ MOMENTS = {  # what is called, and which of its calls is the last thing done: 6 
     'between saves': (Trainer, 'step', 5),
     'model new, state old': (Trainer, 'save', 1),
     'state not in place': (run_folder, 'save_file', 2),
+    'state new, model old': (Path, 'replace', 3),  # recipe.json, made_by.json, the state
+    'model on its way': (Path, 'rename', 2),  # the first model in, the first model out
 }
 
 
@@ -116,6 +118,25 @@ def test_resuming_does_not_begin_again(recipe, tmp_path, monkeypatch):
     assert len(steps) == 2
     assert fit(recipe, tmp_path) == best
     assert len(steps) == 2  # a run that has ended has nothing left to do
+
+
+def test_a_killed_run_has_the_best_model_of_what_is_saved(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr('llm_mde_train.fit.evaluate', ever_better())
+    fit(replace(recipe, steps=2, train='lora'), tmp_path / 'short')
+    monkeypatch.setattr('llm_mde_train.fit.evaluate', ever_better())
+    monkeypatch.setitem(MOMENTS, 'second model', (Trainer, 'save', 2))
+    kill(replace(recipe, train='lora'), tmp_path / 'killed', 'second model')
+    assert len(list((tmp_path / 'killed').glob('best_4.new/*'))) == 2
+    for name in ('model/model.safetensors', 'adapter/adapter_model.safetensors'):
+        one, two = (load_file(tmp_path / run / name) for run in ('short', 'killed'))
+        assert all(one[key].equal(two[key]) for key in one)
+    fit(replace(recipe, train='lora'), tmp_path / 'killed')
+    assert not list((tmp_path / 'killed').glob('*.new'))
+
+
+def ever_better():
+    left = iter([0.3, 0.2, 0.1])
+    return lambda *_: {'mean': {'abs_rel': next(left)}}
 
 
 def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path):

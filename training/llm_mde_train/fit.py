@@ -19,7 +19,7 @@ from llm_mde_core import DepthEstimator, LLMMDEConfig, LLMMDEForDepthEstimation
 from llm_mde_core.estimator import find_model
 from llm_mde_train.batches import MixedBatches, rendered_samples
 from llm_mde_train.evaluate import evaluate
-from llm_mde_train.provenance import git_commit
+from llm_mde_train.provenance import git_commit, sha256_of_file
 from llm_mde_train.recipe import SOURCES, Recipe
 from llm_mde_train.run_folder import RunFolder
 from llm_mde_train.run_log import RunLog
@@ -57,8 +57,8 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     trainer = Trainer(model, recipe, accelerator)
     folder = RunFolder(out)
     if first:
-        data, processes = fingerprint([*training, *validation]), accelerator.num_processes
-        folder.claim(asdict(recipe), commit=git_commit(), data=data, processes=processes)
+        made_by = _made_by(recipe, training, validation, accelerator)
+        folder.claim(recipe=asdict(recipe), made_by=made_by)
         validation += rendered_samples(VALIDATION_SEED, recipe.validation_rooms)
     done, best = folder.resume(trainer)
     accelerator.wait_for_everyone()  # nobody reads the state while it is written
@@ -72,7 +72,8 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
                 log.step(step, losses, rate=rate, started=started)
             if step % recipe.validate_every == 0 or step == recipe.steps:
                 if log:
-                    best = _validate(trainer, validation, out, step=step, best=best, log=log)
+                    place = folder.better_model(step)
+                    best = _validate(trainer, validation, place, step=step, best=best, log=log)
                 state = trainer.state()  # of all processes
                 if log:
                     folder.save(*state, step=step, best=best)
@@ -92,6 +93,23 @@ def join_processes() -> Accelerator:
     return Accelerator(cpu=on_cpu, mixed_precision='no', kwargs_handlers=[patient])
 
 
+def _made_by(
+    recipe: Recipe, training: list[Frame], validation: list[Frame], accelerator: Accelerator
+) -> dict[str, Any]:
+    weights = ''
+    if recipe.start_from:
+        folder = find_model(recipe.start_from, allow_download=False)
+        weights = sha256_of_file(Path(folder) / 'model.safetensors')
+    return {
+        'commit': git_commit(),
+        'start_from_sha256': weights,
+        'data': fingerprint([*training, *validation]),
+        'training_frames': len(training),
+        'validation_frames': len(validation),
+        'processes': accelerator.num_processes,
+    }
+
+
 def _validate(
     trainer: Trainer,
     frames: list[Frame],
@@ -101,7 +119,7 @@ def _validate(
     best: dict[str, Any],
     log: RunLog,
 ) -> dict[str, Any]:
-    """Judge the averaged model, keep it when it is the best so far, and return the best."""
+    """Judge the averaged model, put it into `out` when it is the best, and return the best."""
     model = trainer.averaged()
     estimator = DepthEstimator(model, device=str(trainer.device), precision='fp32')
     scores = evaluate(estimator, frames)

@@ -2,10 +2,11 @@
 The folder of a training run: what made it, its log, and the state from which it can go on.
 
     recipe.json   what was asked for
-    made_by.json  the commit that did it, the data it saw, how many processes shared the work
+    made_by.json  the commit that did it, weights and data that it had, processes that shared it
     log.jsonl     losses and validations, in tensorboard/ too
     last/state.safetensors   as of the last validation; what is no tensor is JSON in its header
-    model/  adapter/  best.json   the best so far
+    model/  adapter/  best.json   the best of what is saved
+    best_STEP.new/   a better model, until the state that says so is saved
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+import shutil
 from typing import Any
 
 from safetensors import safe_open
@@ -31,17 +33,16 @@ class RunFolder:
         self._state = folder / 'last' / 'state.safetensors'
         self._log = folder / 'log.jsonl'
 
-    def claim(self, recipe: dict[str, Any], *, commit: str, data: str, processes: int) -> None:
+    def claim(self, *, recipe: dict[str, Any], made_by: dict[str, Any]) -> None:
         """
         Write down what makes the run.
 
-        Raises ValueError when the folder holds a run of another recipe, of other data or of
-        another number of processes, which would not end as it would have. The commit may differ.
+        Raises ValueError when the folder holds a run of another recipe, or made by something
+        else, which would not end as it would have. The commit may differ.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._keep('recipe.json', recipe, differ='another recipe')
-        made_by = {'commit': commit, 'data': data, 'processes': processes}
-        self._keep('made_by.json', made_by, differ='other data or processes')
+        self._keep('made_by.json', made_by, differ='other data, weights or processes')
 
     def _keep(self, name: str, values: dict[str, Any], *, differ: str) -> None:
         path = self.folder / name
@@ -67,13 +68,31 @@ class RunFolder:
         step: int,
         best: dict[str, Any],
     ) -> None:
-        """Write a trainer's state after `step` batches, in one atomic move."""
+        """Write a trainer's state after `step` batches, in one move; then its best model."""
         self._state.parent.mkdir(exist_ok=True)
         rest = rest | {'step': step, 'best': best, 'log_bytes': self._log.stat().st_size}
         beside = self._state.with_suffix('.new')
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         save_file(tensors, beside, metadata={'state': json.dumps(rest)})
         beside.replace(self._state)
+        self._settle(best)
+
+    def better_model(self, step: int) -> Path:
+        """Return where to put a model that is the best, until the state of that step is saved."""
+        return self.folder / f'best_{step}.new'
+
+    def _settle(self, best: dict[str, Any]) -> None:
+        """Put the best model of the saved state in place, forget others that a kill left."""
+        for beside in self.folder.glob('best_*.new'):
+            if best and beside == self.better_model(best['step']):
+                for part in beside.iterdir():  # model/ and with LoRA adapter/
+                    place = self.folder / part.name
+                    if place.exists():
+                        place.rename(place.with_suffix('.old'))
+                    part.rename(place)
+            shutil.rmtree(beside)
+        for old in self.folder.glob('*.old'):
+            shutil.rmtree(old)
 
     def resume(self, trainer: Trainer) -> tuple[int, dict[str, Any]]:
         """
@@ -94,6 +113,7 @@ class RunFolder:
         rest = self._rest() if self._state.exists() else {'step': 0, 'best': {}, 'log_bytes': 0}
         self._log.touch()
         os.truncate(self._log, rest['log_bytes'])
+        self._settle(rest['best'])
         return RunLog(self.folder, steps=steps, done=rest['step'], best=rest['best'])
 
     def _rest(self) -> dict[str, Any]:
