@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import nan
+import threading
 
 import numpy as np
 import pytest
 
 from llm_mde_core import Camera, DepthEstimator
-from llm_mde_train.evaluate import evaluate, evaluate_constant, median_depth_m
+from llm_mde_train.evaluate import evaluate, evaluate_constant, judge_frames, median_depth_m
 from llm_mde_train.samples import Sample
 
 
@@ -71,6 +72,29 @@ def test_crop_reaches_estimator_constant_and_median(estimator):
     assert evaluate(estimator, [sample], crop='eigen')['a']['abs_rel'] == pytest.approx(
         np.mean(np.abs(inside - 2.0) / 2.0)
     )
+
+
+@dataclass(frozen=True)
+class SlowFrame:
+    """Says who decodes it."""
+
+    sample: Sample
+    threads: list[str]
+    scene: str = 'a'
+    stamp_ns: int = 0
+
+    def load(self) -> Sample:
+        self.threads.append(threading.current_thread().name)
+        return self.sample
+
+
+def test_next_frames_are_decoded_while_one_is_judged(estimator, perfect):
+    threads = []
+    frames = [SlowFrame(perfect, threads) for _ in range(3)]
+    assert evaluate(estimator, frames)['a']['abs_rel'] == 0.0
+    assert len(list(judge_frames(estimator, frames, constant_m=2.0))) == 3
+    assert len(threads) == 6
+    assert 'MainThread' not in threads
 
 
 def test_frames_without_known_depth_are_left_out(estimator, perfect):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from training.bag_files import BagFile
+from training.bag_files import BASE_NS, STEP_NS, BagFile
 from training.conftest import plain_sample
 from typer.testing import CliRunner
 
@@ -85,10 +85,15 @@ def test_scenes_can_be_left_out(judge, index, tiny_model_dir):
 def test_bag_up_to_its_depth(judge, tmp_path):
     with BagFile(tmp_path / 'hall', 'mcap') as bag:
         bag.frames(3)
+    (tmp_path / 'hall' / 'hall_1.mcap').touch()  # a long recording is several files
     found = judge('--bag', tmp_path / 'hall', '--max-depth', 1.0015)  # the third lies beyond
     assert list(found['scenes']) == list(found['sets']) == ['hall']
     assert len(found['frames']) == 2
     assert set(METRICS) <= set(found['frames'][0])
+    assert [frame['frame'] for frame in found['frames']] == [
+        f'{BASE_NS} ns',
+        f'{BASE_NS + STEP_NS} ns',
+    ]
 
 
 @pytest.mark.parametrize(

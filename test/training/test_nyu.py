@@ -49,6 +49,7 @@ def save_splits(mat: Path, *, name: str = 'splits.mat', train=(3, 1), test=(2,))
 def test_official_split_counts_from_one(mat):
     train, test = (read_nyu(mat, split=split) for split in ('train', 'test'))
     assert [frame.number for frame in train] == [0, 2]
+    assert [frame.name for frame in train] == ['image 1', 'image 3']
     assert [frame.scene for frame in train] == ['kitchen_0004', 'office_0012']
     assert [frame.load().depth_m[50, 50] for frame in (*train, *test)] == [2.0, 4.0, 3.0]
     assert pickle.loads(pickle.dumps(train)) == train

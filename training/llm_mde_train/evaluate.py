@@ -10,6 +10,7 @@ import numpy as np
 from llm_mde_core import DepthEstimator, DepthPrediction
 from llm_mde_train.calibration import CONFIDENCES, kept_abs_rel
 from llm_mde_train.edges import edge_figures
+from llm_mde_train.frame_cache import load_ahead
 from llm_mde_train.metrics import depth_errors, known_depth, mean_over_scenes
 from llm_mde_train.profiles import DISTANCES_M, Profile, profile
 from llm_mde_train.samples import Frame, Sample
@@ -52,8 +53,8 @@ def judge_frames(
     estimator: DepthEstimator, frames: Iterable[Frame], *, constant_m: float, crop: str = 'none'
 ) -> Iterator[Judgement]:
     """Judge frame by frame, in every respect; frames without any known depth are left out."""
-    for frame in frames:
-        sample = frame.load()
+    frames = list(frames)
+    for frame, sample in zip(frames, load_ahead(frames), strict=True):
         if _known(sample, crop).any():
             prediction = estimator.infer(sample.rgb, sample.camera)
             yield _judge(frame, sample, prediction, constant_m=constant_m, crop=crop)
@@ -67,7 +68,7 @@ def median_depth_m(frames: Iterable[Frame], *, crop: str = 'none') -> float:
 def depth_counts(frames: Iterable[Frame], *, crop: str = 'none') -> np.ndarray:
     """Count the known pixels of each millimetre of depth, int (N,), whatever their number."""
     total = np.zeros(1, np.int64)
-    for sample in _loaded(frames):
+    for sample in load_ahead(frames):
         depth_mm = np.rint(sample.depth_m[_known(sample, crop)] * 1000.0).astype(np.int64)
         counts = np.bincount(depth_mm, minlength=len(total))
         counts[: len(total)] += total
@@ -94,7 +95,7 @@ def _scores(
                 predict(sample), sample.depth_m, max_depth_m=sample.max_depth_m, crop=crop
             ),
         )
-        for sample in _loaded(frames)
+        for sample in load_ahead(frames)
         if _known(sample, crop).any()
     )
 
@@ -123,10 +124,6 @@ def _judge(
         kept=kept_abs_rel(confidence, *pixels),
         kept_at_best=kept_abs_rel(-np.abs(said - true)[valid] / true[valid], *pixels),
     )
-
-
-def _loaded(frames: Iterable[Frame]) -> Iterator[Sample]:
-    return (frame.load() for frame in frames)
 
 
 def _known(sample: Sample, crop: str) -> np.ndarray:

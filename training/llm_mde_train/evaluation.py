@@ -174,7 +174,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
             },
             'crops': {each.name: each.crop for each in evaluation.sets},
             'frames': [
-                {'set': name, 'scene': one.frame.scene, 'frame': frame_name(one.frame)}
+                {'set': name, 'scene': one.frame.scene, 'frame': one.frame.name}
                 | one.errors
                 | one.edges
                 for name, judged in evaluation.judged.items()
@@ -182,11 +182,6 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
             ],
         }
     )
-
-
-def frame_name(frame: Frame) -> str:
-    """Return what finds a frame again: the name of its colour image, or its time."""
-    return frame.files[0].name if len(frame.files) > 1 else f'{frame.stamp_ns} ns'
 
 
 def _bins(profile: Profile, limits: Sequence[float]) -> list[dict[str, float]]:

@@ -12,7 +12,7 @@ from llm_mde_train import report
 from llm_mde_train.calibration import CONFIDENCES, KEPT, calibration_error
 from llm_mde_train.edges import EDGE_FIGURES
 from llm_mde_train.evaluate import Judgement, Scores
-from llm_mde_train.evaluation import Evaluation, frame_name
+from llm_mde_train.evaluation import Evaluation
 from llm_mde_train.metrics import METRICS
 from llm_mde_train.profiles import DISTANCES_M
 
@@ -216,7 +216,7 @@ def _pictures(judged: list[Judgement], estimator: DepthEstimator) -> Iterator[st
                 report.color_confidence(said.confidence),
             ]
         )
-        labels.append(f'{frame_name(one.frame)}: AbsRel {one.errors["abs_rel"]:.3f}')
+        labels.append(f'{one.frame.name}: AbsRel {one.errors["abs_rel"]:.3f}')
     captions = ['image', 'true depth', 'predicted depth', 'relative error', 'confidence']
     yield report.depth_scale(min_m=near, max_m=far)
     yield report.pictures(rows, captions, labels=labels)

@@ -71,6 +71,11 @@ class CachedFrame:
         return self.frame.stamp_ns
 
     @property
+    def name(self) -> str:
+        """Return the frame's name."""
+        return self.frame.name
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Return the frame's files."""
         return self.frame.files

@@ -58,6 +58,11 @@ class PairFrame:
     window: Window | None = None
 
     @property
+    def name(self) -> str:
+        """Return the name of the colour file."""
+        return self.rgb.name
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Return both files."""
         return self.rgb, self.depth

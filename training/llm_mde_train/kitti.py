@@ -38,6 +38,11 @@ class KittiFrame:
     stamp_ns: int
 
     @property
+    def name(self) -> str:
+        """Return the name of the image."""
+        return self.rgb.name
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Return both images."""
         return self.rgb, self.depth

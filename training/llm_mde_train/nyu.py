@@ -54,6 +54,11 @@ class LabelledFrame:
         return self.number
 
     @property
+    def name(self) -> str:
+        """Return the number that the file gives the image, from 1."""
+        return f'image {self.number + 1}'
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Return the .mat."""
         return (self.mat,)

@@ -38,6 +38,11 @@ class BagFrame:
         return self.color_place.stamp_ns
 
     @property
+    def name(self) -> str:
+        """Return the stamp of the colour image."""
+        return f'{self.stamp_ns} ns'
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Return the files of the bag."""
         if self.bag.is_file():

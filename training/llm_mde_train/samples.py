@@ -28,6 +28,10 @@ class Frame(Protocol):
         """Return when it was taken; orders the frames of a scene."""
 
     @property
+    def name(self) -> str:
+        """Return what finds it again in its scene: the name of its colour image, or its time."""
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Return the files that hold it, none when it is in memory."""
 
@@ -53,6 +57,11 @@ class Sample:
                 f'colour {self.rgb.shape}, depth {self.depth_m.shape} and camera {size} '
                 f'of a sample of {self.scene!r} do not fit each other'
             )
+
+    @property
+    def name(self) -> str:
+        """Return its time."""
+        return f'{self.stamp_ns} ns'
 
     @property
     def files(self) -> tuple[Path, ...]:
