@@ -124,3 +124,4 @@ def test_the_command_prints_a_table_of_80_columns(recipe, tmp_path, monkeypatch)
     for cell in ('frozen language model', '0.123', '0.900', '3.21 M', '1.00 M', '0.25'):
         assert cell in row
     assert max(map(len, shown.output.splitlines()[:-1])) <= 80
+    assert 'best validation within 1 steps, one seed' in ' '.join(shown.output.split())

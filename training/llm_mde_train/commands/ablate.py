@@ -40,7 +40,8 @@ def ablate(
 
 
 def _table(found: list[Worth], *, seeds: int, steps: int) -> Table:
-    caption = f'validation after {steps} steps, mean of {seeds} seed{"s" if seeds > 1 else ""}'
+    mean = f'mean of {seeds} seeds' if seeds > 1 else 'one seed'
+    caption = f'best validation within {steps} steps, {mean}'
     table = Table(caption=caption, box=SIMPLE)
     for column in ('variant', 'abs_rel', '±', 'delta1', 'weights', 'trained', 's/step'):
         table.add_column(column, justify='left' if column == 'variant' else 'right')
