@@ -65,7 +65,7 @@ def index(tmp_path: Path) -> Path:
     return path
 
 
-def small_rooms(seed: int, count: int) -> list[Sample]:
+def small_rooms(seed: int, count: int, *, device: str = 'cpu') -> list[Sample]:
     """Return samples whose depth shows in their colour; another seed gives another depth."""
     generator = np.random.default_rng(seed)
     samples = []

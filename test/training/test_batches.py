@@ -33,7 +33,7 @@ def rendered(monkeypatch) -> list[int]:
     monkeypatch.setattr(module, 'LONG_SIDES', (1.0,))
     counts = []
 
-    def render(seed: int, count: int) -> list[Sample]:
+    def render(seed: int, count: int, *, device: str = 'cpu') -> list[Sample]:
         if count:
             counts.append(count)
         return [sample(RENDERED_M + seed % 1000 / 1e4) for _ in range(count)]
@@ -202,6 +202,20 @@ def test_rendered_samples_are_rooms():
     assert np.isfinite(rooms[0].depth_m).mean() > 0.99
     assert rooms[0].camera != rooms[1].camera
     assert rendered_samples(seed=3, count=0) == []
+
+
+def test_rooms_are_rendered_where_the_recipe_says(monkeypatch):
+    devices, render = [], module.render_rooms
+
+    def on_cpu(*, device: str, **options):
+        devices.append(device)
+        return render(**options)
+
+    monkeypatch.setattr(module, 'render_rooms', on_cpu)
+    monkeypatch.setattr(module, 'FIRST_POOL_SIZE', 1)
+    batch = take(1, mixed([], batch_size=2, render_device='cuda'))[0]
+    assert devices == ['cuda', 'cuda']
+    assert batch.rgb.device.type == 'cpu'
 
 
 def test_rendered_rooms_become_batches():

@@ -213,6 +213,13 @@ def test_loader_of_worker_processes_gives_batches(cheap, tiny_model):
     assert max(first.rgb.shape[1:3]) in (48, 64)
 
 
+def test_what_renders_on_the_gpu_has_no_workers(cheap, tiny_model):
+    for device, workers in (('cpu', 1), ('cuda', 0)):
+        recipe = replace(cheap, workers=1, render_device=device)
+        loader = module._loader(recipe, [], Trainer(tiny_model, recipe))
+        assert (loader.num_workers, loader.dataset.render_device) == (workers, device)
+
+
 def test_going_on_with_other_data_is_refused(cheap, tmp_path, index):
     recipe = replace(cheap, index=str(index), sets=['kitchen_train'], steps=1)
     fit(recipe, tmp_path / 'run')

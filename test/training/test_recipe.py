@@ -88,6 +88,8 @@ def test_unknown_key_names_the_nearest_known(tmp_path):
         ('losses: {silgo: 1.0}', "unknown key 'silgo': did you mean 'silog'"),
         ('frozen: [langage]', "unknown key 'langage': did you mean 'language'"),
         ('{frozen: [head], train: lora}', r"frozen \['head'\] is for train: all, not lora"),
+        ('validation_frames: -1', 'validation_frames must not be negative, it is -1'),
+        ('render_device: gpu', "render_device must be one of .*'cuda'.*, not 'gpu'"),
         ('train: head', "train must be one of .*'lora'.*, not 'head'"),
     ],
 )

@@ -68,6 +68,7 @@ class MixedBatches(IterableDataset):
         start: int = 0,
         cut_depth: float = 0.0,
         max_depth_m: float = 10.0,
+        render_device: str = 'cpu',
         process: int = 0,
         processes: int = 1,
     ) -> None:
@@ -85,6 +86,7 @@ class MixedBatches(IterableDataset):
         self.start = start
         self.cut_depth = cut_depth
         self.max_depth_m = max_depth_m
+        self.render_device = render_device
         self.process = process
         self.mine = range(process, batch_size, processes)
 
@@ -125,14 +127,17 @@ class MixedBatches(IterableDataset):
             earlier = range(worker, index, workers)
             if len(earlier) < enough:
                 seed = _room_seed(self._rng(FIRST_ROOMS, worker, self.process))
-                pool.extend(rendered_samples(seed, FIRST_POOL_SIZE))
+                pool.extend(self._render(seed, FIRST_POOL_SIZE))
             for batch in earlier[-enough:]:
                 pool.extend(self._fresh_rooms(batch))
         return pool
 
     def _fresh_rooms(self, index: int) -> list[Sample]:
         seed = _room_seed(self._rng(ROOMS, index, self.process))
-        return rendered_samples(seed, self._rooms_per_batch())
+        return self._render(seed, self._rooms_per_batch())
+
+    def _render(self, seed: int, count: int) -> list[Sample]:
+        return rendered_samples(seed, count, device=self.render_device)
 
     def _rooms_per_batch(self) -> int:
         if self.real_fraction == 1.0:
@@ -173,16 +178,16 @@ def _room_seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-def rendered_samples(seed: int, count: int) -> list[Sample]:
-    """Render `count` rooms."""
+def rendered_samples(seed: int, count: int, *, device: str = 'cpu') -> list[Sample]:
+    """Render `count` rooms on a device; the samples are in main memory."""
     if not count:
         return []
     height, width = RENDERED_SIZE
-    rooms = render_rooms(seed=seed, batch=count, height=height, width=width)
+    rooms = render_rooms(seed=seed, batch=count, height=height, width=width, device=device)
     return [
         Sample(rgb=rgb, depth_m=depth_m, camera=camera, scene='rendered')
         for rgb, depth_m, camera in zip(
-            rooms.rgb.numpy(), rooms.depth_m.numpy(), rooms.cameras, strict=True
+            rooms.rgb.cpu().numpy(), rooms.depth_m.cpu().numpy(), rooms.cameras, strict=True
         )
     ]
 

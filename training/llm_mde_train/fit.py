@@ -172,14 +172,16 @@ def _loader(recipe: Recipe, real: list[Frame], trainer: Trainer, *, start: int =
         start=start,
         cut_depth=recipe.cut_depth,
         max_depth_m=config.max_depth_m,
+        render_device=recipe.render_device,
         process=trainer.process,
         processes=trainer.processes,
     )
-    ahead = 4 if recipe.workers else None
+    workers = recipe.workers if recipe.render_device == 'cpu' else 0  # CUDA survives no fork
+    ahead = 4 if workers else None
     return DataLoader(
         batches,
         batch_size=None,
-        num_workers=recipe.workers,
+        num_workers=workers,
         prefetch_factor=ahead,
         generator=torch.Generator(),  # else it would draw from the random state of the model
     )

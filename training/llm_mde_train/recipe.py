@@ -14,6 +14,7 @@ from llm_mde_core import LLMMDEConfig
 from llm_mde_train.losses import LossWeights
 
 TRAIN_CHOICES = ('all', 'lora')
+RENDER_DEVICES = ('cpu', 'cuda')
 PRECISION_CHOICES = ('auto', 'fp32', 'bf16')
 SOURCES = ('index', 'sets', 'bags', 'nyu', 'nyu_list', 'kitti', 'tum')
 PARTS = ('vision', 'reprogramming', 'prompt', 'language', 'bottleneck', 'head')
@@ -47,6 +48,7 @@ class Recipe:
     tum: list[str] = field(default_factory=list)
     real_fraction: float = 0.3
     reuse: int = 3
+    render_device: str = 'cpu'  # 'cuda' renders where the model learns, without workers
     steps: int = 2000
     first_image_size: int = 192  # early steps see smaller images, which cost less
     first_steps: int = 0
@@ -81,6 +83,10 @@ class Recipe:
         if self.precision not in PRECISION_CHOICES:
             raise ValueError(
                 f'precision must be one of {PRECISION_CHOICES}, not {self.precision!r}'
+            )
+        if self.render_device not in RENDER_DEVICES:
+            raise ValueError(
+                f'render_device must be one of {RENDER_DEVICES}, not {self.render_device!r}'
             )
         if self.frozen and self.train != 'all':
             raise ValueError(f'frozen {self.frozen} is for train: all, not {self.train}')
