@@ -12,18 +12,26 @@ from llm_mde_train.samples import Sample
 LIBRARIES = ('torch', 'transformers', 'peft')
 
 
-def git_commit() -> str:
-    """Return the commit of this code, with '-dirty' for changes beyond it; or 'unknown'."""
+def git_commit(file: Path = Path(__file__)) -> str:
+    """
+    Return the commit of the code in `file`, with '-dirty' for changes beyond it; or 'unknown'.
+
+    Unknown is also what was installed inside of a repository that does not track it: that
+    repository's commit would say nothing about the code.
+    """
     try:
-        return subprocess.run(
-            ['git', 'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty'],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        _git('ls-files', '--error-unmatch', file.name, folder=file.parent)
+        return _git(
+            'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty', folder=file.parent
+        )
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'  # installed without its repository
+
+
+def _git(*arguments: str, folder: Path) -> str:
+    command = ['git', *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def library_versions() -> dict[str, str]:
