@@ -8,16 +8,19 @@ import json
 from pathlib import Path
 
 import numpy as np
+from peft import PeftModel
 import pytest
+import torch
 from training.conftest import small_rooms
 from typer.testing import CliRunner
 
 from llm_mde_core import DepthEstimator
 from llm_mde_train import adapt_report
 from llm_mde_train.adapt import Adaptation, adapt
+from llm_mde_train.adapted_parts import LAST_LAYER
 from llm_mde_train.cli import app
 from llm_mde_train.few_shot_trainer import Tuning
-from llm_mde_train.held_out import judge, predictor
+from llm_mde_train.held_out import HeldOut, judge, predictor
 from llm_mde_train.samples import Sample
 
 QUICK = Tuning(
@@ -57,9 +60,16 @@ def adapt_to(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     """Return a function that adapts the small model and returns the result and its folder."""
 
     def run(frames: list[Sample], **changes: object) -> tuple[Adaptation, Path]:
-        out = tmp_path_factory.mktemp('adapt') / 'lab'
-        options = {'model': str(tiny_model_dir), 'shots': 4, 'tuning': QUICK, 'device': 'cpu'}
-        return adapt(frames, out=out, **(options | changes)), out
+        options = {
+            'out': tmp_path_factory.mktemp('adapt') / 'lab',
+            'model': str(tiny_model_dir),
+            'shots': 4,
+            'recording': 'lab.mcap',
+            'tuning': QUICK,
+            'device': 'cpu',
+        }
+        options |= changes
+        return adapt(frames, **options), options['out']
 
     return run
 
@@ -92,6 +102,69 @@ def test_test_frames_teach_nothing(trained, adapt_to):
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_a_recording_that_cannot_be_judged_is_refused_before_training(adapt_to, monkeypatch):
+    monkeypatch.setattr('llm_mde_train.adapt._learn', lambda *_, **__: pytest.fail('it trains'))
+    blind = [
+        replace(f, depth_m=f.depth_m * np.float32(np.nan)) if f.stamp_ns >= 9 else f
+        for f in recording(12)
+    ]
+    with pytest.raises(ValueError, match='none of 3 held-out frames knows any depth'):
+        adapt_to(blind)
+    monkeypatch.setattr('llm_mde_train.adapt.find_model', lambda *_, **__: pytest.fail('it loads'))
+    with pytest.raises(ValueError, match=r"train must be one of .*, not 'everything'"):
+        adapt_to(recording(12), train='everything')
+
+
+def test_an_older_adapter_stays_until_the_new_one_is_judged(trained, adapt_to, monkeypatch):
+    _, out = trained
+    old = (out / 'adapter_model.safetensors').read_bytes()
+    told: list[tuple[str, float]] = []
+
+    def stop(what: str, done: float) -> None:
+        told.append((what, done))
+        if what == 'judging the adapted model' and done > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        adapt_to(recording(12), out=out, train='scale_shift', notify=stop)
+    assert (out / 'adapter_model.safetensors').read_bytes() == old
+    judged = [done for what, done in told if what == 'judging the model as it is']
+    assert judged == sorted(judged)
+    assert len(judged) == 1 + 4 * 3 + 2  # the start, four predictors of three frames, replay
+    assert judged[-1] == 1.0
+
+
+@pytest.mark.parametrize(('times', 'better'), [(2.0, True), (0.5, False)])
+def test_scale_and_shift_are_kept_only_when_validation_agrees(
+    times, better, adapt_to, monkeypatch
+):
+    def fit(network: PeftModel, *_: object) -> None:
+        last = network.get_base_model().get_submodule(LAST_LAYER).modules_to_save['default']
+        with torch.no_grad():
+            last.bias[0] += 0.5  # farther
+
+    monkeypatch.setattr('llm_mde_train.adapt.fit_scale_shift', fit)
+    frames = [replace(f, depth_m=f.depth_m * np.float32(times)) for f in recording(12)]
+    result, _ = adapt_to(frames, train='scale_shift')
+    before, after = (validation.abs_rel for validation in result.history)
+    assert (after < before) is better
+    assert result.best_step == (1 if better else 0)
+    changed = result.after.mean('abs_rel') != pytest.approx(result.before.mean('abs_rel'))
+    assert changed is better
+    assert result.fitted_numbers == 2
+    words = adapt_report.teaching(result)
+    assert words.startswith('Two numbers')
+    assert words.endswith('so they are used.' if better else 'so the model is left as it was.')
+    assert words in adapt_report.page(result)
+
+
+def test_missing_shots_are_told(trained, adapt_to):
+    assert adapt_report.shortage(trained[0]) == ''
+    few, _ = adapt_to(recording(12), train='scale_shift', shots=9)
+    assert few.shots_asked == 9
+    assert 'Only 7 shots instead of 9' in adapt_report.remarks(few)[0]
+
+
 def test_replay_that_is_given_is_used_and_judged(adapt_to):
     others = [replace(room, scene='nyu') for room in small_rooms(7, 6)]
     result, _ = adapt_to(recording(6), replay=others, train='scale_shift')
@@ -114,6 +187,8 @@ def test_report_says_what_was_measured(trained):
     origin = json.loads((out / 'provenance.json').read_text())
     assert origin['shot_stamps_ns'] == [s.stamp_ns for s in result.material.shots]
     assert len(origin['model_sha256']) == 64
+    assert origin['recording'] == 'lab.mcap'
+    assert 'lab.mcap' in (out / 'report.html').read_text()
     page = (out / 'report.html').read_text()
     assert page.count('data:image/jpeg') == 6 * len(result.pictures) == 18
     assert 'src="http' not in page
@@ -121,12 +196,17 @@ def test_report_says_what_was_measured(trained):
         assert f'{judged.mean("abs_rel"):.3f}' in page
 
 
+def at(judged: HeldOut, **figures: float) -> HeldOut:
+    """Return the same judgement with other figures of all frames."""
+    return replace(judged, errors=[errors | figures for errors in judged.errors])
+
+
 def test_verdict_is_plain(trained):
     result, _ = trained
-    best = replace(result, after=replace(result.after, frames=[{'abs_rel': 0.01}]))
+    best = replace(result, after=at(result.after, abs_rel=0.01))
     assert best.worthwhile
     assert adapt_report.verdict(best).startswith('Worth it: AbsRel 0.010')
-    worst = replace(result, after=replace(result.after, frames=[{'abs_rel': 9.0}]))
+    worst = replace(result, after=at(result.after, abs_rel=9.0))
     assert not worst.worthwhile
     assert adapt_report.verdict(worst).startswith('NOT worth it')
     name, figure = worst.best_rival
@@ -148,6 +228,9 @@ def test_command_writes_adapter_and_report(index, tiny_model_dir, tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert '1 held-out later frames' in done.output
+    origin = json.loads((tmp_path / 'kitchen' / 'provenance.json').read_text())
+    assert origin['recording'] == 'index.csv, set kitchen_train'
+    assert 'Only 1 shots instead of 16' in done.output
     assert sorted(path.name for path in (tmp_path / 'kitchen').iterdir()) == [
         'adapter_config.json',
         'adapter_model.safetensors',
@@ -163,7 +246,7 @@ def test_command_writes_adapter_and_report(index, tiny_model_dir, tmp_path):
 def test_command_ends_with_3_when_a_baseline_is_better(
     after, options, status, trained, index, tmp_path, monkeypatch
 ):
-    judged = replace(trained[0].after, frames=[{'abs_rel': after, 'rmse': 1.0, 'delta1': 0.5}])
+    judged = at(trained[0].after, abs_rel=after)
     result = replace(trained[0], after=judged, pictures=trained[0].pictures[:1])
     monkeypatch.setattr('llm_mde_train.commands.adapt.run_adapt', lambda *_, **__: result)
     done = run('--index', index, '--set', 'office', '--out', tmp_path, *options)

@@ -3,7 +3,9 @@ Few-shot adaptation: a model learns a room from a few frames with depth.
 
     frames ─split_blocks─▶ shots, and replay ─▶ LoRA and head ─▶ adapter
                            validation ────────▶ when to stop
-                           test ──────────────▶ before, after, baselines
+                           test ──────────────▶ before, baselines, after
+
+What can be judged before training is, so that a recording that cannot be is refused at once.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 import copy
 from dataclasses import asdict, dataclass
+import itertools
 from pathlib import Path
+import tempfile
 import time
 from typing import Any
 
@@ -21,11 +25,16 @@ import torch
 
 from llm_mde_core import DepthEstimator
 from llm_mde_core.estimator import find_model
-from llm_mde_train.adapted_parts import fit_scale_shift, make_adaptable, save_adapter
-from llm_mde_train.baselines import constant, pixel_median, scale_shift
+from llm_mde_train.adapted_parts import (
+    check_choice,
+    fit_scale_shift,
+    make_adaptable,
+    save_adapter,
+)
+from llm_mde_train.baselines import Predictor, constant, pixel_median, scale_shift
 from llm_mde_train.batches import rendered_samples
 from llm_mde_train.few_shot_trainer import FewShotTrainer, Tuning, Validation
-from llm_mde_train.held_out import Judgement, judge, predictor
+from llm_mde_train.held_out import HeldOut, judge, predictor
 from llm_mde_train.provenance import (
     git_commit,
     library_versions,
@@ -58,18 +67,29 @@ class Material:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """A network and how it came about."""
+
+    network: PeftModel
+    history: list[Validation]
+    fitted_numbers: int
+
+
+@dataclass(frozen=True)
 class Adaptation:
-    """What came of it; all but the last two judgements are of the test block."""
+    """What came of it; all but the two of replay are judged on the test block."""
 
     material: Material
-    before: Judgement
-    after: Judgement
-    baselines: dict[str, Judgement]
-    replay_before: Judgement
-    replay_after: Judgement
+    shots_asked: int
+    train: str
+    before: HeldOut
+    after: HeldOut
+    baselines: dict[str, HeldOut]
+    replay_before: HeldOut
+    replay_after: HeldOut
     history: list[Validation]
     pictures: list[tuple[Sample, np.ndarray, np.ndarray]]  # test frame, depth before and after
-    trained_parameters: int
+    fitted_numbers: int
     provenance: dict[str, Any]
     seconds: float
 
@@ -99,6 +119,7 @@ def adapt(
     train: str = 'lora_head',
     shots: int = 16,
     replay: list[Frame] | None = None,
+    recording: str = '',
     tuning: Tuning = DEFAULT_TUNING,
     seed: int = 0,
     device: str = 'auto',
@@ -108,55 +129,63 @@ def adapt(
     Adapt a model to the room of some frames and write the adapter to `out`.
 
     `train` is one of `TRAIN_CHOICES`: what may change. `replay` are frames of other rooms that
-    keep the model from forgetting; None renders some. The first part of the recording teaches,
-    the middle one says when to stop, the last one only judges. `notify` is told what is being
-    done and what part of that is (0 to 1). Raises ValueError for too few frames and a mistaken
-    choice, FileNotFoundError for an unknown model, RuntimeError when training diverges.
+    keep the model from forgetting; None renders some. `recording` is the frames' name, for the
+    provenance. Most of the recording teaches, two short parts say when to stop, the end only
+    judges. `notify` is told what is being done and what part of that is (0 to 1). An adapter
+    that was in `out` stays until the new one is judged. Raises ValueError for too few frames and
+    a mistaken choice, FileNotFoundError for an unknown model, DivergenceError when training
+    diverges.
     """
     started = time.monotonic()
+    check_choice(train)
     torch.manual_seed(seed)
-    source = find_model(model, allow_download=False)
+    folder = find_model(model, allow_download=False)
+    out.mkdir(parents=True, exist_ok=True)  # now, not after minutes
     notify('picking shots', 0.0)
     material = _prepare(frames, shots=shots, replay=replay)
 
-    notify('judging the model as it is', 0.0)
-    estimator = DepthEstimator.from_pretrained(source, device=device, precision='fp32')
+    estimator = DepthEstimator.from_pretrained(folder, device=device, precision='fp32')
     as_it_was = predictor(estimator)
-    rivals = {
-        'constant': constant(material.shots),
-        'pixel_median': pixel_median(material.shots),
-        'scale_shift': scale_shift(as_it_was, material.shots),
-    }
-    network, history = _learn(
-        estimator, material, train=train, tuning=tuning, seed=seed, notify=notify
-    )
-    save_adapter(network, out, model=model)
+    before, baselines, replay_before = _judge_before(as_it_was, material, notify)
+    learned = _learn(estimator, material, train=train, tuning=tuning, seed=seed, notify=notify)
 
-    notify('judging the adapted model', 0.0)
-    adapted = predictor(
-        DepthEstimator.from_pretrained(source, adapter=out, device=device, precision='fp32')
-    )
+    with tempfile.TemporaryDirectory() as scratch:  # judged is what the node will read
+        save_adapter(learned.network, Path(scratch), model=model)
+        adapted = predictor(
+            DepthEstimator.from_pretrained(
+                folder, adapter=scratch, device=device, precision='fp32'
+            )
+        )
+    total = len(material.test) + len(material.unseen)
+    tick = _counted(notify, 'judging the adapted model', total=total)
+    after = judge(adapted, material.test, notify=tick)
+    replay_after = judge(adapted, material.unseen, notify=tick)
+    save_adapter(learned.network, out, model=model)
     return Adaptation(
         material=material,
-        before=judge(as_it_was, material.test),
-        after=judge(adapted, material.test),
-        baselines={name: judge(rival, material.test) for name, rival in rivals.items()},
-        replay_before=judge(as_it_was, material.unseen),
-        replay_after=judge(adapted, material.unseen),
-        history=history,
+        shots_asked=shots,
+        train=train,
+        before=before,
+        after=after,
+        baselines=baselines,
+        replay_before=replay_before,
+        replay_after=replay_after,
+        history=learned.history,
         pictures=[(s, as_it_was(s), adapted(s)) for s in spread(material.test, PICTURES)],
-        trained_parameters=sum(w.numel() for w in network.parameters() if w.requires_grad),
+        fitted_numbers=learned.fitted_numbers,
         provenance={
             'made_by': 'llm-mde-train adapt',
-            'model': network.peft_config['default'].base_model_name_or_path or Path(source).name,
-            'model_sha256': sha256_of_file(Path(source) / 'model.safetensors'),
-            'train': train,
-            'tuning': asdict(tuning),
-            'seed': seed,
+            'recording': recording,
             'scenes': sorted({shot.scene for shot in material.shots}),
             'shot_stamps_ns': [shot.stamp_ns for shot in material.shots],
             'shots_sha256': sha256_of_samples(material.shots),
             'replay': 'rendered rooms' if replay is None else f'{len(replay)} given frames',
+            'model': learned.network.peft_config['default'].base_model_name_or_path
+            or Path(folder).name,
+            'model_sha256': sha256_of_file(Path(folder) / 'model.safetensors'),
+            'train': train,
+            'tuning': asdict(tuning),
+            'seed': seed,
             'commit': git_commit(),
             'libraries': library_versions(),
         },
@@ -186,6 +215,29 @@ def _prepare(frames: list[Frame], *, shots: int, replay: list[Frame] | None) -> 
     )
 
 
+def _judge_before(
+    as_it_was: Predictor, material: Material, notify: Notify
+) -> tuple[HeldOut, dict[str, HeldOut], HeldOut]:
+    """Judge what adaptation has to beat, and on replay what it must not spoil."""
+    rivals = {
+        'before': as_it_was,
+        'constant': constant(material.shots),
+        'pixel_median': pixel_median(material.shots),
+        'scale_shift': scale_shift(as_it_was, material.shots),
+    }
+    total = len(rivals) * len(material.test) + len(material.unseen)
+    tick = _counted(notify, 'judging the model as it is', total=total)
+    judged = {name: judge(rival, material.test, notify=tick) for name, rival in rivals.items()}
+    return judged.pop('before'), judged, judge(as_it_was, material.unseen, notify=tick)
+
+
+def _counted(notify: Notify, what: str, *, total: int) -> Callable[[], None]:
+    """Return what is to be called after each of `total` parts."""
+    notify(what, 0.0)
+    done = itertools.count(1)
+    return lambda: notify(what, next(done) / total)
+
+
 def _learn(
     estimator: DepthEstimator,
     material: Material,
@@ -194,8 +246,7 @@ def _learn(
     tuning: Tuning,
     seed: int,
     notify: Notify,
-) -> tuple[PeftModel, list[Validation]]:
-    """Return the adapted network and the story of its training."""
+) -> Learned:
     start = copy.deepcopy(estimator.model)
     network = make_adaptable(start, train=train)
 
@@ -203,9 +254,9 @@ def _learn(
         return judge(predictor(now), material.validation).mean('abs_rel')
 
     if train == 'scale_shift':
-        before = Validation(step=0, loss=float('nan'), abs_rel=validate(estimator))
-        fit_scale_shift(network, predictor(estimator), material.shots)
-        return network, [before]
+        notify('fitting a scale and a shift', 0.0)
+        return _fit_two_numbers(network, estimator, material, validate)
+    count = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     batches = ShotBatches(
         material.shots,
         material.replay,
@@ -220,4 +271,22 @@ def _learn(
         validate,
         notify=lambda done, last: notify(f'training, abs_rel {last.abs_rel:.3f}', done),
     )
-    return trainer.best(), history
+    return Learned(trainer.best(), history, count)
+
+
+def _fit_two_numbers(
+    network: PeftModel,
+    estimator: DepthEstimator,
+    material: Material,
+    validate: Callable[[DepthEstimator], float],
+) -> Learned:
+    """Keep the fit only when validation does not say that it is worse."""
+    before = Validation(step=0, loss=float('nan'), abs_rel=validate(estimator))
+    fitted = copy.deepcopy(network)
+    fit_scale_shift(fitted, predictor(estimator), material.shots)
+    changed = DepthEstimator(
+        fitted.get_base_model(), device=str(estimator.device), precision='fp32'
+    )
+    after = Validation(step=1, loss=float('nan'), abs_rel=validate(changed))
+    better = after.abs_rel < before.abs_rel
+    return Learned(fitted if better else network, [before, after], 2)

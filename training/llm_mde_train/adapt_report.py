@@ -12,7 +12,8 @@ from rich.table import Table
 
 from llm_mde_train import report
 from llm_mde_train.adapt import Adaptation
-from llm_mde_train.held_out import DISTANCES_M, Judgement
+from llm_mde_train.held_out import HeldOut
+from llm_mde_train.profiles import DISTANCES_M
 
 TITLES = {
     'before': 'model before',
@@ -35,12 +36,14 @@ def figures(result: Adaptation) -> dict[str, Any]:
         'forgetting': {'before': before.figures(), 'after': after.figures()},
         'frames': {
             'shots': len(result.material.shots),
+            'shots_asked': result.shots_asked,
             'validation': len(result.material.validation),
-            'test': len(result.after.frames),
+            'test': len(result.after.errors),
             'replay': len(result.material.replay),
-            'forgetting': len(after.frames),
+            'forgetting': len(after.errors),
         },
-        'trained_parameters': result.trained_parameters,
+        'train': result.train,
+        'fitted_numbers': result.fitted_numbers,
         'best_step': result.best_step,
         'steps': result.history[-1].step,
         'history': [
@@ -63,9 +66,41 @@ def verdict(result: Adaptation) -> str:
     )
 
 
+def shortage(result: Adaptation) -> str:
+    """Return in one sentence that shots are missing; '' when none are."""
+    found = len(result.material.shots)
+    if found == result.shots_asked:
+        return ''
+    return f'Only {found} shots instead of {result.shots_asked}: no more with enough depth found.'
+
+
+def teaching(result: Adaptation) -> str:
+    """Return in words what was fitted to what, and what validation chose."""
+    shots, validation = len(result.material.shots), len(result.material.validation)
+    if result.train == 'scale_shift':
+        before, after = (v.abs_rel for v in result.history)
+        end = 'so they are used' if result.best_step else 'so the model is left as it was'
+        return (
+            f'Two numbers, a scale and a shift of the last layer, were fitted to {shots} shots: '
+            f'on {validation} validation frames AbsRel went from {before:.3f} to {after:.3f}, '
+            f'{end}.'
+        )
+    return (
+        f'{result.fitted_numbers:,} parameters were trained on {shots} shots. {validation} '
+        f'validation frames, apart from the shots, chose step {result.best_step} of '
+        f'{result.history[-1].step}.'
+    )
+
+
+def remarks(result: Adaptation) -> list[str]:
+    """Return what has to be said beside the table, the verdict last."""
+    sentences = [shortage(result), teaching(result), forgetting(result), verdict(result)]
+    return [sentence for sentence in sentences if sentence]
+
+
 def terminal_table(result: Adaptation) -> Table:
     """Return the figures in at most 80 columns."""
-    table = Table(title=f'{len(result.after.frames)} held-out later frames, metres')
+    table = Table(title=f'{len(result.after.errors)} held-out later frames, metres')
     table.add_column('')
     for name in ('AbsRel', '95 %', 'RMSE', 'δ1'):
         table.add_column(name, justify='right')
@@ -86,7 +121,7 @@ def forgetting(result: Adaptation) -> str:
     """Return in one sentence what the model lost elsewhere."""
     before, after = (j.mean('abs_rel') for j in (result.replay_before, result.replay_after))
     return (
-        f'Forgetting: on {len(result.replay_after.frames)} frames of other rooms AbsRel went from '
+        f'Forgetting: on {len(result.replay_after.errors)} frames of other rooms AbsRel went from '
         f'{before:.3f} to {after:.3f}.'
     )
 
@@ -100,7 +135,6 @@ def write(result: Adaptation, out: Path) -> None:
 
 def page(result: Adaptation) -> str:
     """Return a self-contained HTML page."""
-    losses = [(v.step, v.loss) for v in result.history if math.isfinite(v.loss)]
     return report.page(
         f'Adaptation to {", ".join(result.provenance["scenes"])}',
         [
@@ -112,25 +146,16 @@ def page(result: Adaptation) -> str:
             report.heading('Error by distance'),
             _by_distance(result),
             report.heading('Training'),
-            report.line_chart(
-                {'validation AbsRel': [(v.step, v.abs_rel) for v in result.history]},
-                x_label='step',
-                y_label='AbsRel',
-            ),
-            report.line_chart({'loss': losses}, x_label='step', y_label='loss'),
-            report.paragraph(
-                f'{result.trained_parameters:,} parameters were trained on '
-                f'{len(result.material.shots)} shots. Validation on '
-                f'{len(result.material.validation)} frames, later than the shots and earlier '
-                f'than the frames above, chose step {result.best_step}.'
-            ),
+            *_courses(result),
+            report.paragraph(teaching(result)),
+            report.paragraph(shortage(result)),
             report.heading('Provenance'),
             report.table(['what', 'value'], [[k, str(v)] for k, v in result.provenance.items()]),
         ],
     )
 
 
-def _rows(result: Adaptation) -> list[tuple[str, Judgement]]:
+def _rows(result: Adaptation) -> list[tuple[str, HeldOut]]:
     everything = {'before': result.before} | result.baselines | {'after': result.after}
     return list(everything.items())
 
@@ -144,17 +169,26 @@ def _table(result: Adaptation) -> str:
     return report.table(
         ['', 'AbsRel', '95 % interval', 'RMSE (m)', 'δ1'],
         rows,
-        caption=f'{len(result.after.frames)} frames, later than all that taught or stopped',
+        caption=f'{len(result.after.errors)} frames, later than all that taught or stopped',
         last_is_total=True,
     )
 
 
 def _by_distance(result: Adaptation) -> str:
-    columns = [f'{low:g} m' for low in DISTANCES_M[:-1]]
-    rows = [[TITLES[name], *judged.by_distance] for name, judged in _rows(result)]
-    return report.table(
-        ['AbsRel of pixels from', *columns], rows, caption='to where the next column begins'
-    )
+    bins = [number for number, share in enumerate(result.after.by_distance().share) if share > 0]
+    columns = [f'{DISTANCES_M[i]:g} to {DISTANCES_M[i + 1]:g} m' for i in bins]
+    rows = [[TITLES[name], *judged.by_distance().abs_rel[bins]] for name, judged in _rows(result)]
+    return report.table(['AbsRel of pixels in', *columns], rows)
+
+
+def _courses(result: Adaptation) -> list[str]:
+    losses = [(v.step, v.loss) for v in result.history if math.isfinite(v.loss)]
+    series = {'validation AbsRel': [(v.step, v.abs_rel) for v in result.history], 'loss': losses}
+    return [
+        report.line_chart({name: points}, x_label='step', y_label=name.split()[-1])
+        for name, points in series.items()
+        if points
+    ]
 
 
 def _pictures(result: Adaptation) -> list[str]:

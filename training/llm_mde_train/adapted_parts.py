@@ -26,6 +26,12 @@ TRAINED_IN_FULL = {'lora_head': ['head'], 'head': ['head'], 'scale_shift': [LAST
 TOO_WIDE = 'reprogramming.to_prototypes'  # as wide as the vocabulary
 
 
+def check_choice(train: str) -> None:
+    """Raise ValueError when `train` is none of TRAIN_CHOICES."""
+    if train not in TRAIN_CHOICES:
+        raise ValueError(f'train must be one of {", ".join(TRAIN_CHOICES)}, not {train!r}')
+
+
 def make_adaptable(model: LLMMDEForDepthEstimation, *, train: str) -> PeftModel:
     """
     Freeze a model except for what `train` names: LoRA, the head, both, or its last layer.
@@ -33,8 +39,7 @@ def make_adaptable(model: LLMMDEForDepthEstimation, *, train: str) -> PeftModel:
     LoRA stands beside every linear map and convolution before the head. Factors that `train`
     does not name stay zero. ValueError for another choice.
     """
-    if train not in TRAIN_CHOICES:
-        raise ValueError(f'train must be one of {", ".join(TRAIN_CHOICES)}, not {train!r}')
+    check_choice(train)
     maps, learns = _maps_before_head(model), train.startswith('lora')
     lora = LoraConfig(
         r=RANK if learns else 1,
@@ -69,7 +74,8 @@ def save_adapter(network: PeftModel, out: Path, *, model: str) -> None:
     config.save_pretrained(str(out))
     weights = get_peft_model_state_dict(network, save_embedding_layers=False)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    metadata = {'format': 'pt', BASE: base_sha256(network.get_base_model())}
+    # One entry alone: safetensors writes several in any order, and no two adapters were equal.
+    metadata = {BASE: base_sha256(network.get_base_model())}
     # Not save_file: the file would be the user's alone, and the node may run as another.
     (out / 'adapter_model.safetensors').write_bytes(save(weights, metadata=metadata))
 

@@ -73,8 +73,10 @@ def adapt(
             )
             console.print(found.summary(), soft_wrap=True, highlight=False)
             frames: list[Frame] = list(found.frames)
+            recording = bag.resolve().name
         else:
             frames = _set_of(index, set_name)
+            recording = f'{index.name}, set {set_name}'
         with _progress(console) as notify:
             result = run_adapt(
                 frames,
@@ -83,6 +85,7 @@ def adapt(
                 train=train,
                 shots=shots,
                 replay=None if nyu is None else list(read_nyu(nyu, split='train')),
+                recording=recording,
                 tuning=Tuning(minutes=minutes),
                 seed=seed,
                 device=device,
@@ -90,7 +93,7 @@ def adapt(
             )
         adapt_report.write(result, out)
     console.print(adapt_report.terminal_table(result))
-    for sentence in (adapt_report.forgetting(result), adapt_report.verdict(result)):
+    for sentence in adapt_report.remarks(result):
         console.print(sentence, soft_wrap=True, highlight=False)
     console.print(f'The adapter and report.html are in {out}', soft_wrap=True, highlight=False)
     if not (result.worthwhile or accept_worse):
