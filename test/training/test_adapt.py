@@ -50,7 +50,7 @@ def recording(count: int, *, seed: int = 1) -> list[Sample]:
 def cheap_rooms() -> Iterator[None]:
     """Render nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        rooms = 'llm_mde_train.adapt.rendered_samples'
+        rooms = 'llm_mde_train.adapt_material.rendered_samples'
         patch.setattr(rooms, lambda seed, count: small_rooms(seed, 2))
         yield
 

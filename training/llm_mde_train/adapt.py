@@ -25,6 +25,7 @@ import torch
 
 from llm_mde_core import DepthEstimator
 from llm_mde_core.estimator import find_model
+from llm_mde_train.adapt_material import Material, prepare
 from llm_mde_train.adapted_parts import (
     check_choice,
     fit_scale_shift,
@@ -32,7 +33,6 @@ from llm_mde_train.adapted_parts import (
     save_adapter,
 )
 from llm_mde_train.baselines import Predictor, constant, pixel_median, scale_shift
-from llm_mde_train.batches import rendered_samples
 from llm_mde_train.few_shot_trainer import FewShotTrainer, Tuning, Validation
 from llm_mde_train.held_out import HeldOut, judge, predictor
 from llm_mde_train.provenance import (
@@ -43,27 +43,13 @@ from llm_mde_train.provenance import (
 )
 from llm_mde_train.samples import Frame, Sample
 from llm_mde_train.shot_batches import ShotBatches
-from llm_mde_train.shots import pick_shots, split_blocks, spread
+from llm_mde_train.shots import spread
 
-REPLAY_SEED, UNSEEN_SEED = 271_828_182, 314_159_265  # apart from training's and from each other
-REPLAY_FRAMES, UNSEEN_FRAMES = 24, 12
-VALIDATION_FRAMES, TEST_FRAMES = 12, 48  # at most; evenly spread over their blocks
 PICTURES = 4
 
 DEFAULT_TUNING = Tuning()
 
 Notify = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Material:
-    """The decoded frames that an adaptation works with."""
-
-    shots: list[Sample]
-    validation: list[Sample]
-    test: list[Sample]
-    replay: list[Sample]  # of other rooms, to learn from
-    unseen: list[Sample]  # of other rooms, to judge what was forgotten
 
 
 @dataclass(frozen=True)
@@ -142,20 +128,14 @@ def adapt(
     folder = find_model(model, allow_download=False)
     out.mkdir(parents=True, exist_ok=True)  # now, not after minutes
     notify('picking shots', 0.0)
-    material = _prepare(frames, shots=shots, replay=replay)
+    material = prepare(frames, shots=shots, replay=replay)
 
     estimator = DepthEstimator.from_pretrained(folder, device=device, precision='fp32')
     as_it_was = predictor(estimator)
     before, baselines, replay_before = _judge_before(as_it_was, material, notify)
     learned = _learn(estimator, material, train=train, tuning=tuning, seed=seed, notify=notify)
 
-    with tempfile.TemporaryDirectory() as scratch:  # judged is what the node will read
-        save_adapter(learned.network, Path(scratch), model=model)
-        adapted = predictor(
-            DepthEstimator.from_pretrained(
-                folder, adapter=scratch, device=device, precision='fp32'
-            )
-        )
+    adapted = _read_back(learned.network, folder, device=device)
     total = len(material.test) + len(material.unseen)
     tick = _counted(notify, 'judging the adapted model', total=total)
     after = judge(adapted, material.test, notify=tick)
@@ -176,43 +156,26 @@ def adapt(
         provenance={
             'made_by': 'llm-mde-train adapt',
             'recording': recording,
-            'scenes': sorted({shot.scene for shot in material.shots}),
-            'shot_stamps_ns': [shot.stamp_ns for shot in material.shots],
-            'shots_sha256': sha256_of_samples(material.shots),
             'replay': 'rendered rooms' if replay is None else f'{len(replay)} given frames',
-            'model': learned.network.peft_config['default'].base_model_name_or_path
-            or Path(folder).name,
-            'model_sha256': sha256_of_file(Path(folder) / 'model.safetensors'),
             'train': train,
             'tuning': asdict(tuning),
             'seed': seed,
-            'commit': git_commit(),
-            'libraries': library_versions(),
-        },
+        }
+        | _origin(material.shots, folder=Path(folder)),
         seconds=time.monotonic() - started,
     )
 
 
-def _prepare(frames: list[Frame], *, shots: int, replay: list[Frame] | None) -> Material:
-    """Decode what is needed, once; rooms are rendered when there is no other replay."""
-    blocks = split_blocks(frames)
-    if replay is None:
-        others = rendered_samples(REPLAY_SEED, REPLAY_FRAMES)
-        unseen = rendered_samples(UNSEEN_SEED, UNSEEN_FRAMES)
-    else:
-        chosen = spread(replay, REPLAY_FRAMES + UNSEEN_FRAMES)
-        if len(chosen) < 2:
-            raise ValueError(f'replay needs at least two frames, there are {len(chosen)}')
-        loaded = [frame.load() for frame in chosen]
-        cut = -(-len(loaded) * REPLAY_FRAMES // (REPLAY_FRAMES + UNSEEN_FRAMES))
-        others, unseen = loaded[:cut], loaded[cut:]
-    return Material(
-        shots=pick_shots(blocks.shots, shots),
-        validation=[frame.load() for frame in spread(blocks.validation, VALIDATION_FRAMES)],
-        test=[frame.load() for frame in spread(blocks.test, TEST_FRAMES)],
-        replay=others,
-        unseen=unseen,
-    )
+def _origin(shots: list[Sample], *, folder: Path) -> dict[str, Any]:
+    return {
+        'scenes': sorted({shot.scene for shot in shots}),
+        'shot_stamps_ns': [shot.stamp_ns for shot in shots],
+        'shots_sha256': sha256_of_samples(shots),
+        'model': folder.name,
+        'model_sha256': sha256_of_file(folder / 'model.safetensors'),
+        'commit': git_commit(),
+        'libraries': library_versions(),
+    }
 
 
 def _judge_before(
@@ -229,6 +192,17 @@ def _judge_before(
     tick = _counted(notify, 'judging the model as it is', total=total)
     judged = {name: judge(rival, material.test, notify=tick) for name, rival in rivals.items()}
     return judged.pop('before'), judged, judge(as_it_was, material.unseen, notify=tick)
+
+
+def _read_back(network: PeftModel, folder: str, *, device: str) -> Predictor:
+    """Return what the node will see: the model in `folder` with the adapter as it is written."""
+    with tempfile.TemporaryDirectory() as scratch:
+        save_adapter(network, Path(scratch), model='')
+        return predictor(
+            DepthEstimator.from_pretrained(
+                folder, adapter=scratch, device=device, precision='fp32'
+            )
+        )
 
 
 def _counted(notify: Notify, what: str, *, total: int) -> Callable[[], None]:
