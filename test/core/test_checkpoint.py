@@ -81,10 +81,9 @@ def test_a_finer_sensor_sees_the_same_metres(estimator: DepthEstimator) -> None:
 
 def test_a_longer_lens_is_noticed(estimator: DepthEstimator) -> None:
     """
-    The same scene through a lens that is a third longer: the metres should stay the same.
+    The same scene through a lens that is a third longer: the metres stay about the same.
 
-    Blind to its picture a network would put everything a third farther away. These weights are
-    little better (model card); the bound says that they must not become blind.
+    Blind to its picture a network would put everything a third farther away.
     """
     changes = [
         np.log(
@@ -93,7 +92,7 @@ def test_a_longer_lens_is_noticed(estimator: DepthEstimator) -> None:
         )
         for seed in range(12)
     ]
-    assert np.median(np.abs(changes)) < np.log(4 / 3)
+    assert np.median(np.abs(changes)) < 0.4 * np.log(4 / 3)
 
 
 def test_model_card_names_command_and_data() -> None:
