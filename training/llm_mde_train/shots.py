@@ -29,7 +29,7 @@ PARTS = (  # of the frames of a scene, in the order of time
 )
 PARTS_OF_FEW = (('shots', 0.65), ('validation', 0.10), ('test', 0.25))
 FEW = 10  # frames; a scene of fewer can spare but one block for validation
-LEAST_WITH_GAPS = 40  # frames; a scene of fewer cannot spare any
+LEAST_WITH_GAPS = 100  # frames; a scene of fewer has too few for validation to spare any
 GAP = 0.01  # of the frames of a scene: left out beside a border, in validation and test
 CANDIDATES_PER_SHOT = 4  # frames looked at for each that is picked, however long the recording
 THUMBNAIL = (8, 6)  # columns, rows
