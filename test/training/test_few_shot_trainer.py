@@ -10,7 +10,7 @@ import torch
 
 from llm_mde_core import LLMMDEForDepthEstimation
 from llm_mde_train.adapted_parts import make_adaptable
-from llm_mde_train.few_shot_trainer import FewShotTrainer, Tuning
+from llm_mde_train.few_shot_trainer import FewShotTrainer, Tuning, Validation, best_of
 from llm_mde_train.held_out import judge, predictor
 from llm_mde_train.shot_batches import ShotBatches
 
@@ -78,6 +78,20 @@ def test_the_best_validation_is_kept(trainer_with, batches):
     assert all(math.isfinite(validation.loss) for validation in history[1:])
     assert head_of(trainer.best()).equal(seen[2])
     assert not seen[2].equal(seen[3])
+
+
+@pytest.mark.parametrize(
+    ('figures', 'step'),
+    [
+        ([0.9, 0.50, 0.51, 0.53], 2),  # nearly as good, and later
+        ([0.9, 0.50, 0.30, 0.31], 3),
+        ([0.50, 0.505, 0.51, 0.7], 0),  # none beats the start
+        ([0.50, 0.49, 0.51, 0.7], 1),
+    ],
+)
+def test_of_nearly_equal_validations_the_last_counts(figures, step):
+    history = [Validation(number, math.nan, figure) for number, figure in enumerate(figures)]
+    assert best_of(history).step == step
 
 
 def test_what_only_harms_is_not_kept(trainer_with, batches, tiny_model_dir):

@@ -33,7 +33,7 @@ from llm_mde_train.adapted_parts import (
     save_adapter,
 )
 from llm_mde_train.baselines import Predictor, constant, pixel_median, scale_shift
-from llm_mde_train.few_shot_trainer import FewShotTrainer, Tuning, Validation
+from llm_mde_train.few_shot_trainer import FewShotTrainer, Tuning, Validation, best_of
 from llm_mde_train.held_out import HeldOut, judge, predictor
 from llm_mde_train.provenance import (
     git_commit,
@@ -82,7 +82,7 @@ class Adaptation:
     @property
     def best_step(self) -> int:
         """Return after how many steps training was best; 0 is the model as it was."""
-        return min(self.history, key=lambda validation: validation.abs_rel).step
+        return best_of(self.history).step
 
     @property
     def best_rival(self) -> tuple[str, float]:

@@ -16,6 +16,7 @@ from llm_mde_train.losses import LossWeights, total_loss
 from llm_mde_train.trainer import clip_gradients
 
 FINAL_RATE = 0.02  # of the learning rates, at the end
+NEARLY_BEST = 1.05  # times the best AbsRel: few frames validate, and later weights are steadier
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ class Validation:
     step: int
     loss: float  # mean since the last validation, NaN at the start
     abs_rel: float
+
+
+def best_of(history: list[Validation]) -> Validation:
+    """Return the last validation that is nearly as good as any, or the first if none beats it."""
+    enough = NEARLY_BEST * min(validation.abs_rel for validation in history)
+    first, *later = history
+    good = [v for v in later if v.abs_rel <= enough and v.abs_rel < first.abs_rel]
+    return good[-1] if good else first
 
 
 class FewShotTrainer:
@@ -98,7 +107,7 @@ class FewShotTrainer:
         the model as it came first. Raises DivergenceError.
         """
         history = [Validation(step=0, loss=float('nan'), abs_rel=validate(self.estimator))]
-        best, best_weights = history[0], self._kept_averages()
+        best_weights = self._kept_averages()
         losses: list[float] = []
         started, done, step = time.monotonic(), 0.0, 0
         while done < 1.0:
@@ -110,8 +119,8 @@ class FewShotTrainer:
                 mean_loss = sum(losses) / len(losses)
                 losses.clear()
                 history.append(Validation(step, mean_loss, validate(self.estimator)))
-                if history[-1].abs_rel < best.abs_rel:
-                    best, best_weights = history[-1], self._kept_averages()
+                if best_of(history) is history[-1]:
+                    best_weights = self._kept_averages()
             notify(min(done, 1.0), history[-1])
         self._set_averages(best_weights)
         return history

@@ -10,7 +10,8 @@ from llm_mde_train.augment import change_light, crop_to
 from llm_mde_train.batches import LENS_SIGMA, Batch, collate
 from llm_mde_train.samples import Sample
 
-LARGEST_ZOOM = 0.3  # of the logarithm of the focal length
+LARGEST_ZOOM = 0.15  # of the logarithm of the focal length
+CHANGED_LIGHT = 0.5  # part of the images; the others are shown as the camera took them
 
 
 class ShotBatches:
@@ -18,7 +19,7 @@ class ShotBatches:
     Endless batches in the shape in which the network will see the shots' camera.
 
     Every shot is drawn once before any is drawn again. It is shown through its own lens or up
-    to a third longer, replay through lenses around the canonical one.
+    to a sixth longer, replay through lenses around the canonical one.
     """
 
     def __init__(
@@ -77,4 +78,6 @@ class ShotBatches:
             focal_px=focal_px,
         )
         known = np.where(depth_m <= sample.max_depth_m, depth_m, np.float32(np.nan))
-        return change_light(rgb, self._rng), known, result_px
+        if self._rng.random() < CHANGED_LIGHT:
+            rgb = change_light(rgb, self._rng)
+        return rgb, known, result_px
