@@ -182,8 +182,16 @@ def test_split_by_time_holds_out_the_end_of_every_scene_and_shares_nothing():
         assert times == [list(range(17)), [17, 18, 19]]
 
 
+def test_of_short_scenes_whole_ones_are_held_out():
+    samples = [moment(n, f'room {n // 3}') for n in range(300)]
+    first, last = split_by_time(samples, 0.15)
+    assert len(last) == pytest.approx(0.15 * 300, rel=0.1)
+    assert not {s.scene for s in first} & {s.scene for s in last}
+    assert len(first) + len(last) == 300
+
+
 @pytest.mark.parametrize(('frames', 'held_out'), [(1, 0), (2, 1), (3, 1), (4, 1), (10, 2)])
-def test_short_scenes_hold_out_a_frame_unless_it_is_their_only_one(frames, held_out):
+def test_a_short_scene_alone_holds_out_a_frame_unless_it_is_the_only_one(frames, held_out):
     samples = [moment(n, 'a') for n in range(frames)]
     first, last = split_by_time(samples, 0.15)
     assert len(last) == held_out
@@ -195,7 +203,7 @@ def test_real_frames_for_training_and_validation_are_others(index):
     recipe = Recipe(index=str(index), sets=['kitchen_train', 'office'])
     training, validation = module._real_frames(recipe)
     names = [[frame.files[0].name for frame in part] for part in (training, validation)]
-    assert names == [['0_rgb.png', '3_rgb.png'], ['1_rgb.png']]
+    assert names == [['0_rgb.png', '1_rgb.png'], ['3_rgb.png']]
 
 
 def test_validation_costs_no_more_than_the_recipe_says(monkeypatch):

@@ -78,13 +78,20 @@ def split_by_time(frames: list[Frame], held_out: float) -> tuple[list[Frame], li
     Split frames into the beginnings and the ends of their scenes.
 
     Neighbouring frames of a recording are nearly equal: a split frame by frame would test on
-    what was trained on. A scene of two or more frames gives at least one to the ends.
+    what was trained on. Of scenes that are too short to be split, such as those of NYU Depth v2,
+    whole ones are held out, the same part of them. Some frame is held out when there are two.
     """
+    scenes: dict[str, list[Frame]] = {}
+    for frame in sorted(frames, key=lambda frame: frame.stamp_ns):
+        scenes.setdefault(frame.scene, []).append(frame)
+    short = [scene for scene, mine in scenes.items() if not round(len(mine) * held_out)]
+    every = round(1 / held_out)
+    whole = short[every - 1 :: every]
     first, last = [], []
-    for scene in dict.fromkeys(frame.scene for frame in frames):
-        mine = sorted((f for f in frames if f.scene == scene), key=lambda frame: frame.stamp_ns)
-        least = 1 if len(mine) > 1 else 0
-        cut = len(mine) - max(least, round(len(mine) * held_out))
+    for scene, mine in scenes.items():
+        cut = 0 if scene in whole else len(mine) - round(len(mine) * held_out)
         first += mine[:cut]
         last += mine[cut:]
+    if not last and len(first) > 1:
+        last.append(first.pop())
     return first, last
