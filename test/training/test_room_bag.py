@@ -8,8 +8,14 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from llm_mde_core.geometry import Camera
-from llm_mde_train.room_bag import COLOR, DEPTH, FRAME_ID, render_frames, write_room_bag
-from llm_mde_train.rooms import KINECT_HFOV_DEG
+from llm_mde_train.room_bag import (
+    COLOR,
+    DEPTH,
+    FRAME_ID,
+    KINECT_HFOV_DEG,
+    render_frames,
+    write_room_bag,
+)
 
 SIZE = {'width': 64, 'height': 48}
 

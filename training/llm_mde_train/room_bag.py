@@ -24,11 +24,12 @@ from llm_mde_core.geometry import Camera
 from llm_mde_train.room_layouts import furnished_office, is_free
 from llm_mde_train.room_scene import Dice, Pose, Scene
 from llm_mde_train.room_sensor import Sensor, expose
-from llm_mde_train.rooms import KINECT_HFOV_DEG, render_scenes
+from llm_mde_train.rooms import render_scenes
 
 COLOR = '/camera/color/image_raw'
 DEPTH = '/camera/aligned_depth_to_color/image_raw'
 FRAME_ID = 'camera_optical_frame'
+KINECT_HFOV_DEG = 62.0
 RATE_HZ = 10
 START_NS = 1_700_000_000_000_000_000
 JITTER_NS = 400_000
