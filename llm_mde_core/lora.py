@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import hashlib
 from pathlib import Path
 import re
+import warnings
 
 from peft import (
     LoraConfig,
@@ -24,6 +27,14 @@ from llm_mde_core.model import LLMMDEForDepthEstimation
 PROJECTIONS = r'.*\.(query|value|q_proj|v_proj|c_attn)'
 TRAINED_IN_FULL = ('reprogramming', 'prompt', 'bottleneck', 'head')
 BASE = 'base_sha256'  # in the metadata of an adapter's weights: for which model they were made
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Silence one warning: peft reads a property that transformers 5.23 calls deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='`is_gradient_checkpointing` is deprecated')
+        yield
 
 
 def add_lora(
@@ -58,7 +69,8 @@ def add_lora(
         alpha_pattern={rf'{part}\.backbone{PROJECTIONS}': alphas[part] for part in parts},
         modules_to_save=full or None,
     )
-    return get_peft_model(model, lora)
+    with quiet_peft():
+        return get_peft_model(model, lora)
 
 
 def count_trainable(model: LLMMDEForDepthEstimation) -> int:
@@ -108,7 +120,8 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
     _check_base(model, folder)
     config = PeftConfig.from_pretrained(str(folder))
     config.base_model_name_or_path = model.name_or_path  # else peft warns of another name
-    adapted = get_peft_model(model, config)
+    with quiet_peft():
+        adapted = get_peft_model(model, config)
     wanted = {name: w.shape for name, w in get_peft_model_state_dict(adapted).items()}
     weights = load_file(folder / 'adapter_model.safetensors')
     found = {name: w.shape for name, w in weights.items()}

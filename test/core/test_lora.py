@@ -100,6 +100,15 @@ def test_ranks_come_from_the_configuration(tokenizer: PreTrainedTokenizerBase) -
     assert ranks == {'vision': 5, 'language': 3}
 
 
+@pytest.mark.filterwarnings('error::FutureWarning')
+def test_peft_warns_of_nothing(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    model = LLMMDEForDepthEstimation.create(small_config(), tokenizer)
+    model.save_pretrained(tmp_path / 'base')
+    add_lora(model).save_pretrained(tmp_path / 'adapter')
+    base = LLMMDEForDepthEstimation.from_pretrained(tmp_path / 'base')
+    load_adapter(base, tmp_path / 'adapter')
+
+
 def test_no_lora_leaves_both_backbones_frozen(tokenizer: PreTrainedTokenizerBase) -> None:
     config = small_config(lora_vision_rank=0, lora_language_rank=0)
     model = add_lora(LLMMDEForDepthEstimation.create(config, tokenizer))

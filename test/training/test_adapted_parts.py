@@ -45,6 +45,7 @@ def trained(network: PeftModel) -> set[str]:
         ('scale_shift', {'head.out.3.'}),
     ],
 )
+@pytest.mark.filterwarnings('error::FutureWarning')
 def test_only_what_is_named_is_trained(train, parts, start):
     assert trained(make_adaptable(start, train=train)) == parts
 

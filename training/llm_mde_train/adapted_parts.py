@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from llm_mde_core import LLMMDEForDepthEstimation
 from llm_mde_core.estimator import CHECKPOINTS
 from llm_mde_core.image import LLMMDEImageProcessor
-from llm_mde_core.lora import BASE, base_sha256
+from llm_mde_core.lora import BASE, base_sha256, quiet_peft
 from llm_mde_train.baselines import Predictor, fit_line, pixels_of
 from llm_mde_train.samples import Sample
 
@@ -47,7 +47,8 @@ def make_adaptable(model: LLMMDEForDepthEstimation, *, train: str) -> PeftModel:
         target_modules=maps if learns else maps[:1],  # peft knows no adapter without factors
         modules_to_save=TRAINED_IN_FULL.get(train),
     )
-    network = get_peft_model(model, lora)
+    with quiet_peft():
+        network = get_peft_model(model, lora)
     for name, weight in network.named_parameters():
         if 'lora_' in name:
             weight.requires_grad_(learns)
