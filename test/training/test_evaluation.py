@@ -11,6 +11,7 @@ import pytest
 from training.conftest import plain_sample, small_rooms
 
 from llm_mde_core import DepthEstimator
+from llm_mde_train.calibration import KEPT
 from llm_mde_train.evaluate import depth_counts, evaluate, median_depth_m, median_of_counts
 from llm_mde_train.evaluation import Evaluation, FrameSet, figures, judge_sets
 from llm_mde_train.evaluation import median_depth_m as median_of_sets
@@ -68,6 +69,8 @@ def test_profiles_are_of_all_compared_pixels(evaluation):
 def test_confidence_sentence_says_what_happens(evaluation):
     happens = evaluation.scores['mean']['delta1']
     assert f'{happens:.2f} are;' in confidence_summary(evaluation)
+    half = evaluation.kept[0][len(KEPT) // 2]
+    assert f'half of each image has AbsRel {half:.3f}, all' in confidence_summary(evaluation)
 
 
 def test_figures_are_plain_json(evaluation):

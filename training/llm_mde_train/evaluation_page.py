@@ -96,8 +96,9 @@ def confidence_summary(evaluation: Evaluation) -> str:
     half = len(KEPT) // 2
     return (
         f'Confidence promises {promised:.2f} of the pixels within a factor of 1.25, {kept:.2f} '
-        f'are; calibration error {calibration_error(bins):.2f}. AbsRel of the surer half of each '
-        f'image: {said[half]:.3f} of {said[0]:.3f} ({best[half]:.3f} at best).'
+        f'are; calibration error {calibration_error(bins):.2f}. The surer half of each image '
+        f'has AbsRel {said[half]:.3f}, all of it {said[0]:.3f}; a perfect confidence would reach '
+        f'{best[half]:.3f}.'
     )
 
 

@@ -148,6 +148,6 @@ def _pair(
         raise ValueError(
             f'no {topics.color} and {topics.depth} of {bag.path} lie within {tolerance_s} s: the '
             f'closest are {smallest_gap_ns(color_ns, depth_ns) / 1e9:.3f} s apart; synchronise '
-            'the clocks or raise tolerance_s'
+            'the clocks'
         )
     return pairs
