@@ -192,6 +192,8 @@ def test_report_says_what_was_measured(trained):
     page = (out / 'report.html').read_text()
     assert page.count('data:image/jpeg') == 6 * len(result.pictures) == 18
     assert 'src="http' not in page
+    assert f'<strong>{adapt_report.verdict(result)[:9]}' in page
+    assert 'shot_stamps_ns' not in page
     for judged in (result.after, *result.baselines.values()):
         assert f'{judged.mean("abs_rel"):.3f}' in page
 
@@ -209,9 +211,29 @@ def test_verdict_is_plain(trained):
     worst = replace(result, after=at(result.after, abs_rel=9.0))
     assert not worst.worthwhile
     assert adapt_report.verdict(worst).startswith('NOT worth it')
+    assert 'Record more of the room' in adapt_report.verdict(worst)
     name, figure = worst.best_rival
     assert figure == min(j.mean('abs_rel') for j in (result.before, *result.baselines.values()))
     assert adapt_report.TITLES[name] in adapt_report.verdict(worst)
+
+
+def test_too_little_time_is_told(trained):
+    made = trained[0].history[-1].step
+    planned = {'tuning': {'steps': 40 * made, 'minutes': 1.0}}
+    short = replace(trained[0], provenance=trained[0].provenance | planned)
+    sentence = f'Only {made} of {40 * made} steps fitted into 1 minutes on this machine: give it'
+    assert sentence in adapt_report.verdict(replace(short, after=at(short.after, abs_rel=9.0)))
+    best = replace(short, after=at(short.after, abs_rel=0.01))
+    assert 'Only' not in adapt_report.verdict(best)
+    assert f': {made} of {40 * made} steps, best at {short.best_step}. ' in ' '.join(
+        adapt_report.remarks(short)
+    )
+
+
+def test_forgetting_names_the_other_rooms(trained):
+    assert 'on 2 rendered rooms AbsRel' in adapt_report.forgetting(trained[0])
+    given = replace(trained[0], provenance={'replay': '6 given frames'})
+    assert 'on 2 given frames of other rooms AbsRel' in adapt_report.forgetting(given)
 
 
 def run(*arguments: object):

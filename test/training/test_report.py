@@ -88,6 +88,17 @@ def test_line_chart_names_its_lines_and_is_the_same_each_time():
     assert chart() == chart()
 
 
+def test_line_chart_of_steps_marks_whole_numbers():
+    def chart(*, whole_x: bool) -> bytes:
+        line = {'a': [(0.0, 1.0), (2.0, 1.0)]}
+        ((_, svg),) = contents(
+            report.line_chart(line, x_label='step', y_label='loss', whole_x=whole_x)
+        )
+        return svg
+
+    assert [b'<!-- 0.25 -->' in chart(whole_x=whole) for whole in (False, True)] == [True, False]
+
+
 def test_colors_of_depth_near_warm_unknown_black():
     depth_m = np.array([[0.5, 7.5, nan, 0.5]], np.float32)
     near, far, unknown, again = report.color_depth(depth_m, min_m=0.0, max_m=8.0)[0].astype(int)

@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from llm_mde_train import report
-from llm_mde_train.adapt import Adaptation
+from llm_mde_train.adapt import RENDERED, Adaptation
 from llm_mde_train.held_out import HeldOut
 from llm_mde_train.profiles import DISTANCES_M
 
@@ -23,6 +23,8 @@ TITLES = {
     'after': 'adapted model',
 }
 ERROR_LIMIT = 0.5
+ENOUGH_STEPS = 0.25  # of those planned; with fewer, time was what training lacked
+ONLY_IN_JSON = ('shot_stamps_ns', 'tuning')  # too long for the page
 
 
 def figures(result: Adaptation) -> dict[str, Any]:
@@ -62,8 +64,18 @@ def verdict(result: Adaptation) -> str:
         return f'Worth it: AbsRel {ours:.3f} adapted; the best of the others, {rival}: {best:.3f}.'
     return (
         f'NOT worth it: the adapted model has AbsRel {ours:.3f}, but {rival} has {best:.3f}. '
-        'Do not use this adapter; record more of the room, or more slowly, and try again.'
+        f'Do not use this adapter. {_remedy(result)}'
     )
+
+
+def _remedy(result: Adaptation) -> str:
+    tuning, made = result.provenance['tuning'], result.history[-1].step
+    if result.train != 'scale_shift' and made < ENOUGH_STEPS * tuning['steps']:
+        return (
+            f'Only {made} of {tuning["steps"]} steps fitted into {tuning["minutes"]:g} minutes on '
+            'this machine: give it more --minutes.'
+        )
+    return 'Record more of the room, or more slowly, and try again.'
 
 
 def shortage(result: Adaptation) -> str:
@@ -86,9 +98,10 @@ def teaching(result: Adaptation) -> str:
             f'{end}.'
         )
     return (
-        f'{result.fitted_numbers:,} parameters were trained on {shots} shots. {validation} '
-        f'validation frames, apart from the shots, chose step {result.best_step} of '
-        f'{result.history[-1].step}.'
+        f'{result.fitted_numbers:,} parameters were trained on {shots} shots: '
+        f'{result.history[-1].step} of {result.provenance["tuning"]["steps"]} steps, best at '
+        f'{result.best_step}. Validation on {validation} frames, apart in time from the shots and '
+        'earlier than the frames above, says so.'
     )
 
 
@@ -120,8 +133,10 @@ def terminal_table(result: Adaptation) -> Table:
 def forgetting(result: Adaptation) -> str:
     """Return in one sentence what the model lost elsewhere."""
     before, after = (j.mean('abs_rel') for j in (result.replay_before, result.replay_after))
+    rendered = result.provenance['replay'] == RENDERED
+    others = RENDERED if rendered else 'given frames of other rooms'
     return (
-        f'Forgetting: on {len(result.replay_after.errors)} frames of other rooms AbsRel went from '
+        f'Forgetting: on {len(result.replay_after.errors)} {others} AbsRel went from '
         f'{before:.3f} to {after:.3f}.'
     )
 
@@ -138,7 +153,7 @@ def page(result: Adaptation) -> str:
     return report.page(
         f'Adaptation to {", ".join(result.provenance["scenes"])}',
         [
-            report.paragraph(verdict(result)),
+            report.paragraph(verdict(result), bold=True),
             _table(result),
             report.paragraph(forgetting(result)),
             report.heading('Held-out frames'),
@@ -150,8 +165,17 @@ def page(result: Adaptation) -> str:
             report.paragraph(teaching(result)),
             report.paragraph(shortage(result)),
             report.heading('Provenance'),
-            report.table(['what', 'value'], [[k, str(v)] for k, v in result.provenance.items()]),
+            _provenance(result),
         ],
+    )
+
+
+def _provenance(result: Adaptation) -> str:
+    shown = {k: v for k, v in result.provenance.items() if k not in ONLY_IN_JSON}
+    return report.table(
+        ['what', 'value'],
+        [[name, str(value)] for name, value in shown.items()],
+        caption='More is in provenance.json',
     )
 
 
@@ -185,7 +209,7 @@ def _courses(result: Adaptation) -> list[str]:
     losses = [(v.step, v.loss) for v in result.history if math.isfinite(v.loss)]
     series = {'validation AbsRel': [(v.step, v.abs_rel) for v in result.history], 'loss': losses}
     return [
-        report.line_chart({name: points}, x_label='step', y_label=name.split()[-1])
+        report.line_chart({name: points}, x_label='step', y_label=name.split()[-1], whole_x=True)
         for name, points in series.items()
         if points
     ]

@@ -19,6 +19,7 @@ import matplotlib
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 import numpy as np
 
 PICTURE_WIDTH_PX = 320
@@ -53,7 +54,8 @@ caption { text-align: left; color: #555; padding-bottom: .3rem; }
 th, td { padding: .2rem .55rem; border-bottom: 1px solid #e5e5e5; text-align: left;
          white-space: nowrap; }
 th { border-bottom: 2px solid #999; }
-.number { text-align: right; }
+td:last-child { white-space: normal; overflow-wrap: anywhere; }
+.number, td.number:last-child { white-space: nowrap; text-align: right; }
 .total td { font-weight: 600; border-top: 2px solid #999; }
 .pictures td, .pictures th { border: 0; padding: .15rem; white-space: normal;
                              font-weight: normal; color: #555; }
@@ -104,9 +106,9 @@ def heading(text: str, *, level: int = 2) -> Markup:
     return Markup('<h{0}>{1}</h{0}>').format(level, text)
 
 
-def paragraph(text: str) -> Markup:
+def paragraph(text: str, *, bold: bool = False) -> Markup:
     """Return a paragraph."""
-    return Markup('<p>{}</p>').format(text)
+    return Markup('<p><strong>{}</strong></p>' if bold else '<p>{}</p>').format(text)
 
 
 def table(
@@ -182,11 +184,13 @@ def line_chart(
     y_label: str,
     title: str = '',
     from_zero: bool = True,
+    whole_x: bool = False,
 ) -> Markup:
     """
     Return a chart of named lines of (x, y); a NaN interrupts a line.
 
-    `from_zero` makes the y axis begin at zero, so that heights can be compared.
+    `from_zero` makes the y axis begin at zero, so that heights can be compared. `whole_x`
+    marks only whole numbers on the x axis.
     """
     with matplotlib.rc_context({'font.size': 9, 'svg.hashsalt': 'report'}):
         figure = Figure(figsize=(5.0, 3.2), layout='constrained')
@@ -198,7 +202,10 @@ def line_chart(
             axes.plot(x, y, label=name, marker=marker, markersize=3.5, color=color)
         axes.set(xlabel=x_label, ylabel=y_label, title=title)
         if from_zero:
-            axes.set_ylim(bottom=0)
+            highest = max((y for line in series.values() for _, y in line if y > 0), default=1.0)
+            axes.set_ylim(0.0, 1.05 * highest)  # else dots of a level line are cut
+        if whole_x:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
         if len(series) > 1:
@@ -208,7 +215,7 @@ def line_chart(
 
 def depth_scale(*, min_m: float, max_m: float) -> Markup:
     """Return the legend of `color_depth`'s colours."""
-    return _color_scale(DEPTH_COLORS, label='depth (m)', low=min_m, high=max_m)
+    return _color_scale(DEPTH_COLORS, label='depth (m); black: unknown', low=min_m, high=max_m)
 
 
 def error_scale(*, limit: float) -> Markup:
