@@ -10,7 +10,8 @@ from training.bag_files import BASE_NS, STEP_NS, BagFile
 from training.conftest import plain_sample
 from typer.testing import CliRunner
 
-from llm_mde_core import DepthEstimator
+from llm_mde_core import DepthEstimator, LLMMDEForDepthEstimation
+from llm_mde_train.adapted_parts import make_adaptable, save_adapter
 from llm_mde_train.cli import app
 from llm_mde_train.commands import evaluate as command
 from llm_mde_train.evaluate import evaluate
@@ -56,6 +57,23 @@ def test_table_fits_into_80_columns(index, tiny_model_dir):
     assert max(map(len, shown.output.splitlines())) <= 80
     for text in ('kitchen', 'office', 'mean over scenes', '2.00 m everywhere'):
         assert text in ' '.join(shown.output.split())
+
+
+def test_adapter_and_what_it_learned_from_are_named(index, tiny_model_dir, tmp_path):
+    model = LLMMDEForDepthEstimation.from_pretrained(tiny_model_dir)
+    out = tmp_path / 'kitchen'
+    save_adapter(make_adaptable(model, train='head'), out, model='')
+    frames = read_index(index, sets=['kitchen_train'])
+    stamps = [frame.stamp_ns for frame in frames]
+    (out / 'provenance.json').write_text(
+        json.dumps({'shot_stamps_ns': stamps, 'scenes': ['kitchen']})
+    )
+    arguments = ('--model', tiny_model_dir, '--index', index, '--sets', 'kitchen_train,office')
+    shown = run(*arguments, '--adapter', out)
+    assert shown.exit_code == 0, shown.output
+    assert f'with{out},metres' in ''.join(shown.output.split())  # a long path is folded
+    assert 'Warning: 2 of these frames taught the adapter' in shown.output
+    assert 'Warning' not in run(*arguments).output
 
 
 def test_page_has_pictures_of_every_frame(judge, index, tmp_path):

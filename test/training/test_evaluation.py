@@ -15,7 +15,12 @@ from llm_mde_train.calibration import KEPT
 from llm_mde_train.evaluate import depth_counts, evaluate, median_depth_m, median_of_counts
 from llm_mde_train.evaluation import Evaluation, FrameSet, figures, judge_sets
 from llm_mde_train.evaluation import median_depth_m as median_of_sets
-from llm_mde_train.evaluation_page import best_median_worst, confidence_summary
+from llm_mde_train.evaluation_page import (
+    best_median_worst,
+    confidence_summary,
+    page,
+    warning_of_shots,
+)
 from llm_mde_train.metrics import METRICS
 
 
@@ -71,6 +76,24 @@ def test_confidence_sentence_says_what_happens(evaluation):
     assert f'{happens:.2f} are;' in confidence_summary(evaluation)
     half = evaluation.kept[0][len(KEPT) // 2]
     assert f'half of each image has AbsRel {half:.3f}, all' in confidence_summary(evaluation)
+
+
+def test_frames_that_taught_are_told(estimator, tmp_path):
+    clock = 1_700_000_000_000_000_000
+    provenance = {'shot_stamps_ns': [1, clock], 'scenes': ['kitchen']}
+    (tmp_path / 'provenance.json').write_text(json.dumps(provenance))
+    room = small_rooms(0, 1)[0]
+    frames = [
+        replace(room, scene=scene, stamp_ns=stamp)
+        for scene, stamp in [('kitchen', 1), ('kitchen', 2), ('office', 1), ('renamed', clock)]
+    ]
+    sets = [FrameSet('a', frames)]
+    judged = judge_sets(estimator, sets, constant_m=2.0, adapter=str(tmp_path))
+    warning = '2 of these frames taught the adapter: the figures are too good.'
+    assert warning_of_shots(judged) == warning
+    assert f'<strong>{warning}</strong>' in page(judged, estimator)
+    assert figures(judged)['frames_that_taught'] == 2
+    assert warning_of_shots(judge_sets(estimator, sets, constant_m=2.0)) == ''
 
 
 def test_figures_are_plain_json(evaluation):

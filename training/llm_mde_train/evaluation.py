@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from llm_mde_train.evaluate import Judgement, Scores, depth_counts, judge_frames
 from llm_mde_train.metrics import METRICS, bootstrap, mean_over_scenes
 from llm_mde_train.profiles import DISTANCES_M, Profile, average_profiles
 from llm_mde_train.samples import Frame
+
+FIRST_CLOCK_NS = 10**15  # smaller stamps are numbers of frames or simulated: many scenes have them
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Evaluation:
     constant_m: float
     sets: tuple[FrameSet, ...]
     judged: dict[str, list[Judgement]]  # of each set, in the order of scenes and times
+    taught: int = 0  # how many of the frames the adapter learned from
 
     @cached_property
     def frames(self) -> list[Judgement]:
@@ -125,6 +130,7 @@ def judge_sets(
     `notify` is called after every judged frame. Frames without any known depth are left out;
     ValueError when no other is left.
     """
+    is_shot = shots_of(adapter)
     judged: dict[str, list[Judgement]] = defaultdict(list)
     for each in sets:
         for one in judge_frames(estimator, each.frames, constant_m=constant_m, crop=each.crop):
@@ -138,6 +144,19 @@ def judge_sets(
         constant_m=constant_m,
         sets=tuple(sets),
         judged={name: in_order(mine) for name, mine in judged.items()},
+        taught=sum(is_shot(one.frame) for mine in judged.values() for one in mine),
+    )
+
+
+def shots_of(adapter: str) -> Callable[[Frame], bool]:
+    """Return what says whether a frame is one that the adapter's provenance.json names."""
+    file = Path(adapter) / 'provenance.json'
+    if not adapter or not file.is_file():
+        return lambda frame: False
+    provenance = json.loads(file.read_text(encoding='utf-8'))
+    stamps, scenes = (set(provenance.get(key, ())) for key in ('shot_stamps_ns', 'scenes'))
+    return lambda frame: (
+        frame.stamp_ns in stamps and (frame.stamp_ns >= FIRST_CLOCK_NS or frame.scene in scenes)
     )
 
 
@@ -155,6 +174,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         {
             'model': evaluation.model,
             'adapter': evaluation.adapter,
+            'frames_that_taught': evaluation.taught,
             'mean': evaluation.scores['mean'],
             'mean_interval_95': evaluation.intervals,
             'mean_over_frames': evaluation.mean_over_frames,

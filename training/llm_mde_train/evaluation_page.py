@@ -47,10 +47,11 @@ MEASURED = (
 
 def page(evaluation: Evaluation, estimator: DepthEstimator) -> str:
     """Return a self-contained HTML page; the estimator draws the pictures once more."""
-    adapted = f' with {evaluation.adapter}' if evaluation.adapter else ''
+    warning = warning_of_shots(evaluation)
     return report.page(
-        f'{evaluation.model}{adapted} on {", ".join(evaluation.judged)}',
+        f'{judged_model(evaluation)} on {", ".join(evaluation.judged)}',
         [
+            *([report.paragraph(warning, bold=True)] if warning else []),
             report.paragraph(summary(evaluation)),
             report.paragraph(MEASURED),
             report.heading('In metres'),
@@ -75,6 +76,18 @@ def page(evaluation: Evaluation, estimator: DepthEstimator) -> str:
             *_frames(evaluation, estimator),
         ],
     )
+
+
+def judged_model(evaluation: Evaluation) -> str:
+    """Return the names of the model and its adapter."""
+    return evaluation.model + (f' with {evaluation.adapter}' if evaluation.adapter else '')
+
+
+def warning_of_shots(evaluation: Evaluation) -> str:
+    """Return in a sentence that frames are not new to the adapter; '' when all are."""
+    if not evaluation.taught:
+        return ''
+    return f'{evaluation.taught} of these frames taught the adapter: the figures are too good.'
 
 
 def summary(evaluation: Evaluation) -> str:

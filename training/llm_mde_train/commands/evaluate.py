@@ -10,6 +10,7 @@ from typing import Annotated
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 import typer
@@ -17,7 +18,13 @@ import typer
 from llm_mde_core import DepthEstimator
 from llm_mde_train.commands.errors import sentences_for_errors
 from llm_mde_train.evaluation import Evaluation, FrameSet, figures, judge_sets, median_depth_m
-from llm_mde_train.evaluation_page import confidence_summary, page, summary
+from llm_mde_train.evaluation_page import (
+    confidence_summary,
+    judged_model,
+    page,
+    summary,
+    warning_of_shots,
+)
 from llm_mde_train.folders import read_index
 from llm_mde_train.kitti import read_kitti
 from llm_mde_train.metrics import CROPS
@@ -105,6 +112,8 @@ def evaluate(
     console.print(_table(evaluation))
     for sentence in (summary(evaluation), confidence_summary(evaluation)):
         console.print(sentence, highlight=False)
+    if warning := warning_of_shots(evaluation):
+        console.print(f'Warning: {warning}', style='yellow', highlight=False)
 
 
 def _judge(
@@ -144,7 +153,7 @@ def _without(sets: list[FrameSet], scenes: list[str]) -> list[FrameSet]:
 def _table(evaluation: Evaluation) -> Table:
     """Return the main figures of scenes, sets and the mean in 80 columns."""
     table = Table(
-        title=f'{evaluation.model}, metres',
+        title=escape(f'{judged_model(evaluation)}, metres'),
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
