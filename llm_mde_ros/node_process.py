@@ -115,4 +115,5 @@ def _literal(value: object) -> str:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+    # Not SIGINT: while the node still imports, a library may swallow its KeyboardInterrupt.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
