@@ -214,9 +214,10 @@ def demo(
 def demo_table(report: dict[str, Any]) -> Table:
     """Lay out the figures of a demonstration."""
     latency, abs_rel = report['latency_ms'], report['abs_rel']
-    table = Table(title=f'{report["bag"]}, model {report["model"]}', title_style='bold')
-    table.add_column('')
-    table.add_column('', justify='right')
+    title = f'{report["bag"]}, model {report["model"]}'
+    table = Table(title=title, title_style='bold', show_header=False)
+    table.add_column()
+    table.add_column(justify='right')
     table.add_row('images in', str(report['frames_in']))
     table.add_row('depth images out', str(report['frames_out']))
     table.add_row('without depth (skipped, dropped)', str(report['frames_skipped']))

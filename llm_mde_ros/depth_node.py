@@ -45,7 +45,7 @@ def reported(transition: Callable) -> Callable:
     def call(self: LifecycleNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(self, state)
-        except Exception:
+        except Exception:  # whatever it is: it is logged and raised again
             self.get_logger().error(traceback.format_exc())
             raise
 

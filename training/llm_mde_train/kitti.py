@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from llm_mde_core import Camera
+from llm_mde_train.bts_list import read_list
 from llm_mde_train.image_pairs import check_files_exist, read_depth, read_rgb
-from llm_mde_train.nyu import split_line
 from llm_mde_train.samples import Sample
 
 UNITS_PER_M = 256.0
@@ -76,10 +76,7 @@ def read_kitti(
     """
     root = root or list_file.parent
     frames = []
-    for number, line in enumerate(list_file.read_text(encoding='utf-8').splitlines(), start=1):
-        if not line.strip():
-            continue
-        rgb, depth, focal_px = split_line(line, where=f'{list_file}:{number}')
+    for number, rgb, depth, focal_px in read_list(list_file):
         if depth == NO_DEPTH:
             continue
         drive = (root / rgb).parents[2]  # DATE/DRIVE/image_02/data/0000000069.png

@@ -25,6 +25,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from llm_mde_core import Camera
+from llm_mde_train.bts_list import read_list
 from llm_mde_train.image_pairs import PairFrame, check_files_exist, forget_outside
 from llm_mde_train.samples import Sample
 
@@ -120,10 +121,7 @@ def read_nyu_list(list_file: Path, *, root: Path | None = None) -> list[PairFram
     """
     root = root or list_file.parent
     frames = []
-    for number, line in enumerate(list_file.read_text(encoding='utf-8').splitlines(), start=1):
-        if not line.strip():
-            continue
-        rgb, depth, focal_px = split_line(line, where=f'{list_file}:{number}')
+    for number, rgb, depth, focal_px in read_list(list_file):
         frames.append(
             PairFrame(
                 rgb=root / rgb,
@@ -138,15 +136,6 @@ def read_nyu_list(list_file: Path, *, root: Path | None = None) -> list[PairFram
         )
     check_files_exist(frames, hint=HOW_TO_GET)
     return frames
-
-
-def split_line(line: str, *, where: str) -> tuple[str, str, float]:
-    """Return the relative paths and the focal length of a line `rgb depth focal_px`."""
-    try:
-        rgb, depth, focal_px = line.split()
-        return rgb.lstrip('/'), depth.lstrip('/'), float(focal_px)
-    except ValueError:
-        raise ValueError(f'{where} must be "rgb depth focal", it is {line!r}') from None
 
 
 def _camera(focal_px: float) -> Camera:

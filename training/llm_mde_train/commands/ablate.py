@@ -14,6 +14,7 @@ import typer
 from llm_mde_train.ablate import Worth
 from llm_mde_train.ablate import ablate as run_ablation
 from llm_mde_train.commands.errors import sentences_for_errors
+from llm_mde_train.commands.options import Index, LabelledNyu
 from llm_mde_train.commands.recipes import read_recipe
 
 
@@ -23,12 +24,8 @@ def ablate(
     ],
     out: Annotated[Path, typer.Option(help='folder for the runs')] = Path('runs/ablate'),
     seeds: Annotated[int, typer.Option(help='runs of every variant')] = 1,
-    index: Annotated[
-        Path | None, typer.Option(help='index.csv of real frames', exists=True, dir_okay=False)
-    ] = None,
-    nyu: Annotated[
-        Path | None, typer.Option(help='nyu_depth_v2_labeled.mat, splits.mat beside it')
-    ] = None,
+    index: Index = None,
+    nyu: LabelledNyu = None,
 ) -> None:
     """Train variants of a recipe, each without one part, and compare them."""
     with sentences_for_errors():

@@ -16,6 +16,7 @@ from llm_mde_train.adapt import Notify
 from llm_mde_train.adapt import adapt as run_adapt
 from llm_mde_train.adapted_parts import TRAIN_CHOICES
 from llm_mde_train.commands.errors import sentences_for_errors
+from llm_mde_train.commands.options import Bag, Index, MaxDepth, Topic
 from llm_mde_train.few_shot_trainer import Tuning
 from llm_mde_train.folders import read_index
 from llm_mde_train.nyu import read_nyu
@@ -27,18 +28,12 @@ NOT_WORTHWHILE = 3  # exit status
 
 def adapt(
     out: Annotated[Path, typer.Option(help='folder for the adapter and its report')],
-    bag: Annotated[
-        Path | None, typer.Option(help='bag with colour and depth of the room', exists=True)
-    ] = None,
-    color_topic: Annotated[str, typer.Option(help='for a bag with several')] = '',
-    depth_topic: Annotated[str, typer.Option(help='for a bag with several')] = '',
-    info_topic: Annotated[str, typer.Option(help='for a bag with several')] = '',
-    max_depth: Annotated[
-        float, typer.Option(help="metres up to which the bag's depth can be trusted")
-    ] = 10.0,
-    index: Annotated[
-        Path | None, typer.Option(help='index.csv instead of a bag', exists=True, dir_okay=False)
-    ] = None,
+    bag: Bag = None,
+    color_topic: Topic = '',
+    depth_topic: Topic = '',
+    info_topic: Topic = '',
+    max_depth: MaxDepth = 10.0,
+    index: Index = None,
     set_name: Annotated[str, typer.Option('--set', help='set of the index')] = '',
     shots: Annotated[int, typer.Option(help='frames to learn from', min=1)] = 16,
     nyu: Annotated[

@@ -17,6 +17,7 @@ import typer
 
 from llm_mde_core import DepthEstimator
 from llm_mde_train.commands.errors import sentences_for_errors
+from llm_mde_train.commands.options import Bag, Index, MaxDepth, Topic
 from llm_mde_train.evaluation import Evaluation, FrameSet, figures, judge_sets, median_depth_m
 from llm_mde_train.evaluation_page import (
     confidence_summary,
@@ -42,19 +43,13 @@ COLUMNS = {
 def evaluate(
     model: Annotated[str, typer.Option(help='bundled name or model folder')] = 'tiny',
     adapter: Annotated[Path | None, typer.Option(help='peft adapter folder')] = None,
-    index: Annotated[
-        Path | None, typer.Option(help='index.csv of real frames', exists=True, dir_okay=False)
-    ] = None,
+    index: Index = None,
     sets: Annotated[str, typer.Option(help='comma-separated sets of the index')] = '',
-    bag: Annotated[
-        Path | None, typer.Option(help='bag with colour and depth', exists=True)
-    ] = None,
-    color_topic: Annotated[str, typer.Option(help='for a bag with several')] = '',
-    depth_topic: Annotated[str, typer.Option(help='for a bag with several')] = '',
-    info_topic: Annotated[str, typer.Option(help='for a bag with several')] = '',
-    max_depth: Annotated[
-        float, typer.Option(help="metres up to which the bag's depth can be trusted")
-    ] = 10.0,
+    bag: Bag = None,
+    color_topic: Topic = '',
+    depth_topic: Topic = '',
+    info_topic: Topic = '',
+    max_depth: MaxDepth = 10.0,
     nyu: Annotated[
         Path | None, typer.Option(help='nyu_depth_v2_labeled.mat: its official test images')
     ] = None,

@@ -9,6 +9,7 @@ from accelerate import PartialState
 import typer
 
 from llm_mde_train.commands.errors import sentences_for_errors
+from llm_mde_train.commands.options import Index, LabelledNyu
 from llm_mde_train.commands.recipes import read_recipe
 from llm_mde_train.fit import fit as run_fit
 
@@ -16,12 +17,8 @@ from llm_mde_train.fit import fit as run_fit
 def fit(
     recipe: Annotated[Path, typer.Argument(help='YAML recipe', exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help='folder for the run')] = Path('runs/fit'),
-    index: Annotated[
-        Path | None, typer.Option(help='index.csv of real frames', exists=True, dir_okay=False)
-    ] = None,
-    nyu: Annotated[
-        Path | None, typer.Option(help='nyu_depth_v2_labeled.mat, splits.mat beside it')
-    ] = None,
+    index: Index = None,
+    nyu: LabelledNyu = None,
 ) -> None:
     """Train a model from a recipe; a run that was stopped goes on where it was."""
     with sentences_for_errors():
