@@ -250,6 +250,9 @@ def test_command_writes_adapter_and_report(index, tiny_model_dir, tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert '1 held-out later frames' in done.output
+    # No bar in a log file: a line for each quarter of what is being done.
+    assert ' 50% judging the model as it is' in done.output
+    assert done.output.count('picking shots') == 1
     origin = json.loads((tmp_path / 'kitchen' / 'provenance.json').read_text())
     assert origin['recording'] == 'index.csv, set kitchen_train'
     assert 'Only 1 shots instead of 16' in done.output

@@ -103,7 +103,10 @@ def _set_of(index: Path, name: str) -> list[Frame]:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Notify]:
-    """Show what is being done, and a bar for the part of it that is done."""
+    """Show what is being done and a bar for the part of it that is done; lines in a log file."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
     columns = (
         TextColumn('{task.description}'),
         BarColumn(bar_width=20),
@@ -117,3 +120,17 @@ def _progress(console: Console) -> Iterator[Notify]:
             bar.update(task, description=what, completed=done)
 
         yield notify
+
+
+def _lines(console: Console) -> Notify:
+    """Return what prints a line for every quarter of what is being done."""
+    said = (-1, '')
+
+    def notify(what: str, done: float) -> None:
+        nonlocal said
+        name = what.split(',')[0]  # the figure after it changes all the time
+        if (int(4 * done), name) != said:
+            said = (int(4 * done), name)
+            console.print(f'{done:4.0%} {what}', soft_wrap=True, highlight=False)
+
+    return notify
