@@ -53,6 +53,14 @@ def test_with_lora_and_pretrained_words_both_can_be_left_out():
     assert len(found) == 7
 
 
+def test_a_language_model_that_was_taken_over_can_be_random():
+    recipe = Recipe(preset='tiny', train='lora', parts_from={'vision': 'tiny', 'language': 'tiny'})
+    found = variants(recipe)
+    assert found['random language model'].parts_from == {'vision': 'tiny'}
+    assert found['no language model'].parts_from == {'vision': 'tiny'}
+    assert found['no LoRA'].parts_from == recipe.parts_from
+
+
 def test_a_frozen_language_model_can_be_left_out():
     found = variants(Recipe(preset='tiny', frozen=['language', 'vision']))
     assert found['no language model'].frozen == ['vision']

@@ -8,13 +8,14 @@ import json
 from pathlib import Path
 import re
 
+from conftest import small_config
 import cv2
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 import torch
 
-from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation
+from llm_mde_core import Camera, DepthEstimator, LLMMDEConfig, LLMMDEForDepthEstimation
 from llm_mde_train import fit as module
 from llm_mde_train.fit import fit
 from llm_mde_train.metrics import METRICS
@@ -146,6 +147,21 @@ def test_preset_starts_from_random_weights_with_a_tokenizer_of_its_own(
     model = module._start_model(replace(cheap, start_from='', preset='tiny'))
     assert model.tokenizer is tokenizer
     assert model.config.training_data == 'two rooms'
+
+
+def test_parts_come_from_other_models(cheap, tiny_model, tiny_model_dir, monkeypatch):
+    small = classmethod(lambda cls, name, **overrides: small_config(**overrides))
+    monkeypatch.setattr(LLMMDEConfig, 'from_preset', small)
+    monkeypatch.setattr(module, 'train_tokenizer', lambda **_: pytest.fail('it has one'))
+    taken = {'vision': str(tiny_model_dir), 'language': str(tiny_model_dir)}
+    recipe = replace(cheap, start_from='', parts_from=taken)
+    model = module._start_model(recipe)
+    for part, same in (('vision', True), ('language', True), ('head', False)):
+        mine, theirs = (getattr(m, part).state_dict() for m in (model, tiny_model))
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs) is same
+    assert model.tokenizer.get_vocab() == tiny_model.tokenizer.get_vocab()
+    with pytest.raises(ValueError, match='language cannot be taken over, it is built differently'):
+        module._start_model(replace(recipe, overrides={'language': 'none'}))
 
 
 @pytest.mark.parametrize('overrides', [{'language': 'none'}, {'prompt': 'fixed'}])

@@ -82,6 +82,8 @@ def test_unknown_key_names_the_nearest_known(tmp_path):
             '{overrides: {prompt: fixed}, start_from: tiny}',
             "change a preset, not the model 'tiny'",
         ),
+        ('{parts_from: {vision: tiny}, start_from: tiny}', "a preset, not the model 'tiny'"),
+        ('parts_from: {visoin: tiny}', "unknown key 'visoin': did you mean 'vision'"),
         ('real_fraction: 1.5', 'real_fraction must lie in 0 to 1, not 1.5'),
         ('cut_depth: 2', 'cut_depth must lie in 0 to 1, not 2'),
         ('precision: fp16', "precision must be one of .*'bf16'.*, not 'fp16'"),

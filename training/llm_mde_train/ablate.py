@@ -53,12 +53,12 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
     if config.language == 'none':
         raise ValueError('the recipe has no language model: there is little to ablate')
     unfrozen = [part for part in recipe.frozen if part != 'language']
-    chosen = {
-        'full': recipe,
-        'no language model': _override(replace(recipe, frozen=unfrozen), language='none'),
-    }
-    if config.language == 'pretrained':
-        chosen['random language model'] = _override(recipe, language='random')
+    unread = {part: name for part, name in recipe.parts_from.items() if part != 'language'}
+    mute = replace(recipe, frozen=unfrozen, parts_from=unread)
+    chosen = {'full': recipe, 'no language model': _override(mute, language='none')}
+    if config.language == 'pretrained' or 'language' in recipe.parts_from:
+        forgetful = replace(recipe, parts_from=unread)
+        chosen['random language model'] = _override(forgetful, language='random')
     elif recipe.train == 'all' and 'language' not in recipe.frozen:
         frozen = replace(recipe, frozen=[*recipe.frozen, 'language'])
         chosen['frozen language model'] = frozen

@@ -96,18 +96,21 @@ def join_processes() -> Accelerator:
 def _made_by(
     recipe: Recipe, training: list[Frame], validation: list[Frame], accelerator: Accelerator
 ) -> dict[str, Any]:
-    weights = ''
-    if recipe.start_from:
-        folder = find_model(recipe.start_from, allow_download=False)
-        weights = sha256_of_file(Path(folder) / 'model.safetensors')
     return {
         'commit': git_commit(),
-        'start_from_sha256': weights,
+        'start_from_sha256': _sha256_of_model(recipe.start_from) if recipe.start_from else '',
+        'parts_from_sha256': {
+            part: _sha256_of_model(name) for part, name in recipe.parts_from.items()
+        },
         'data': fingerprint([*training, *validation]),
         'training_frames': len(training),
         'validation_frames': len(validation),
         'processes': accelerator.num_processes,
     }
+
+
+def _sha256_of_model(name: str) -> str:
+    return sha256_of_file(Path(find_model(name, allow_download=False)) / 'model.safetensors')
 
 
 def _validate(
@@ -132,22 +135,44 @@ def _validate(
 
 
 def _start_model(recipe: Recipe) -> LLMMDEForDepthEstimation:
+    sources: dict[str, LLMMDEForDepthEstimation] = {}
     if recipe.start_from:
-        folder = find_model(recipe.start_from, allow_download=False)
-        model = LLMMDEForDepthEstimation.from_pretrained(folder)
-        # Adapters name the model they belong to: a bundled one, never a folder of this machine.
-        model.name_or_path = recipe.start_from if folder != recipe.start_from else ''
+        model = _read_model(recipe.start_from)
     else:
+        sources = {part: _read_model(name) for part, name in recipe.parts_from.items()}
         config = LLMMDEConfig.from_preset(recipe.preset, **recipe.overrides)
-        tokenizer = None
-        if not config.language_name and config.language != 'none':
+        tokenizer = sources['language'].tokenizer if 'language' in sources else None
+        if tokenizer is None and not config.language_name and config.language != 'none':
             tokenizer = train_tokenizer(vocab_size=config.language_config.vocab_size)
         model = LLMMDEForDepthEstimation.create(config, tokenizer)
-    seen = [getattr(model.config, 'training_data', ''), recipe.training_data]
+        for part, source in sources.items():
+            _take_part(model, part, source)
+    learnt = [getattr(source.config, 'training_data', '') for source in (model, *sources.values())]
+    seen = dict.fromkeys([*learnt, recipe.training_data])  # once, though two parts saw the same
     model.config.training_data = '; then '.join(data for data in seen if data)
     if recipe.weights_license:
         model.config.weights_license = recipe.weights_license
     return model
+
+
+def _read_model(name: str) -> LLMMDEForDepthEstimation:
+    folder = find_model(name, allow_download=False)
+    model = LLMMDEForDepthEstimation.from_pretrained(folder)
+    # Adapters name the model they belong to: a bundled one, never a folder of this machine.
+    model.name_or_path = name if folder != name else ''
+    return model
+
+
+def _take_part(
+    model: LLMMDEForDepthEstimation, part: str, source: LLMMDEForDepthEstimation
+) -> None:
+    """Copy the weights of a part; ValueError when the two models differ in it."""
+    try:
+        getattr(model, part).load_state_dict(getattr(source, part).state_dict())
+    except (AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f'parts_from: {part} cannot be taken over, it is built differently: {error}'
+        ) from error
 
 
 def _real_frames(recipe: Recipe) -> tuple[list[Frame], list[Frame]]:

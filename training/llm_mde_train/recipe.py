@@ -34,6 +34,8 @@ class Recipe:
         default_factory=dict
     )  # of the preset, by LLMMDEConfig's names
     start_from: str = ''  # bundled name or model folder; empty starts from the preset
+    # Parts that a preset takes from other models: {vision: tiny} or {vision: a folder}.
+    parts_from: dict[str, str] = field(default_factory=dict)
     train: str = 'all'  # or 'lora'
     frozen: list[str] = field(default_factory=list)  # parts that `train: all` leaves as they are
     precision: str = 'auto'  # bf16 on GPUs that have it, fp32 elsewhere; or 'fp32', 'bf16'
@@ -79,6 +81,12 @@ class Recipe:
                 f'overrides {sorted(self.overrides)} change a preset, '
                 f'not the model {self.start_from!r}'
             )
+        if self.parts_from and self.start_from:
+            raise ValueError(
+                f'parts_from {sorted(self.parts_from)} completes a preset, '
+                f'not the model {self.start_from!r}'
+            )
+        _check_names(self.parts_from, list(PARTS), where='parts_from')
         _check_names(self.overrides, _architecture(), where='overrides')
         if self.precision not in PRECISION_CHOICES:
             raise ValueError(
