@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llm_mde_core.config import LLMMDEConfig
-    from llm_mde_core.estimator import DepthEstimator, DepthPrediction
+    from llm_mde_core.estimator import DepthEstimator
     from llm_mde_core.geometry import Camera, back_project, resize_depth
     from llm_mde_core.image import LLMMDEImageProcessor
     from llm_mde_core.lora import add_lora, load_adapter
     from llm_mde_core.model import LLMMDEForDepthEstimation, LLMMDEOutput
+    from llm_mde_core.prediction import DepthPrediction
 
 _HOMES = {
     'Camera': 'geometry',
     'DepthEstimator': 'estimator',
-    'DepthPrediction': 'estimator',
+    'DepthPrediction': 'prediction',
     'LLMMDEConfig': 'config',
     'LLMMDEForDepthEstimation': 'model',
     'LLMMDEImageProcessor': 'image',

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 import json
+import logging
 from pathlib import Path
 import time
 from typing import Any
@@ -13,33 +14,20 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 import torch
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from llm_mde_core.config import LLMMDEConfig
+from llm_mde_core.device import PRECISIONS, choose_compile, choose_device, choose_precision
+from llm_mde_core.frame import Frame, FrameOutput
 from llm_mde_core.geometry import Camera
-from llm_mde_core.image import LLMMDEImageProcessor
+from llm_mde_core.image import Fit, LLMMDEImageProcessor
 from llm_mde_core.lora import count_trainable, load_adapter
-from llm_mde_core.model import LLMMDEForDepthEstimation, LLMMDEOutput
+from llm_mde_core.model import LLMMDEForDepthEstimation
+from llm_mde_core.prediction import DepthPrediction
 from llm_mde_core.prompt import CLASS_WORDS, decode_prompt
 
 CHECKPOINTS = Path(__file__).parent / 'checkpoints'
-CONFIDENT_RATIO = (
-    1.25  # confidence is the predicted probability of an error below this factor (δ1)
-)
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-
-
-@dataclass(frozen=True)
-class DepthPrediction:
-    """Depth of one image, on the image's own pixel grid."""
-
-    depth_m: np.ndarray  # float32 (H, W), metres along the optical axis; NaN where unknown
-    confidence: (
-        np.ndarray
-    )  # float32 (H, W), 0 to 1: predicted probability of an error below a factor of 1.25
-    depth_class: str  # the word that the adaptive prompt chose; '' without a language model
-    prompt: str  # the sentence that described this image; '' without a language model
-    stage_s: dict[str, float]  # seconds spent in 'preprocess', 'network' and 'postprocess'
+logger = logging.getLogger(__name__)
 
 
 class DepthEstimator:
@@ -52,12 +40,15 @@ class DepthEstimator:
         name: str = '',
         device: str = 'auto',
         precision: str = 'auto',
+        compile: str = 'auto',
     ) -> None:
         self.name = name
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
+        self.compiles = choose_compile(compile, self.device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.processor = LLMMDEImageProcessor.from_config(model.config)
+        self._frames: dict[tuple[Fit, int, int], Callable[..., FrameOutput]] = {}
 
     @classmethod
     def from_pretrained(
@@ -67,6 +58,7 @@ class DepthEstimator:
         adapter: str | Path | None = None,
         device: str = 'auto',
         precision: str = 'auto',
+        compile: str = 'auto',
         allow_download: bool = False,
     ) -> DepthEstimator:
         """
@@ -87,7 +79,7 @@ class DepthEstimator:
             raise ValueError(
                 f'the weights of {adapter or source} are damaged ({error}): get them again'
             ) from error
-        return cls(network, name=str(model), device=device, precision=precision)
+        return cls(network, name=str(model), device=device, precision=precision, compile=compile)
 
     @torch.inference_mode()
     def infer(self, rgb: np.ndarray, camera: Camera) -> DepthPrediction:
@@ -97,33 +89,32 @@ class DepthEstimator:
         Raises ValueError when the image is of another type, or of another size than the camera.
         """
         _check_image(rgb, camera)
-        height, width = rgb.shape[:2]
         start = time.perf_counter()
-        fit = self.processor.fit(height=height, width=width, focal_px=camera.focal_px)
-        pixels = fit.to_network(_to_tensor(rgb).to(self.device).permute(2, 0, 1)[None])
-        focal_px = camera.resized(width=fit.width, height=fit.height).focal_px
+        frame, focal_px = self._frame_of(camera)
+        image = _to_tensor(rgb).to(self.device)
         self._wait()
         prepared = time.perf_counter()
 
         with self._autocast():
-            output = self.model(pixels, torch.tensor([focal_px], device=self.device))
+            output = frame(image, focal_px)
         self._wait()
         estimated = time.perf_counter()
-
-        depth = fit.depth_to_image(output.predicted_depth.float(), height=height, width=width)[0]
-        confidence = fit.to_image(confidence_of(output.log_spread), height=height, width=width)[0]
-        depth_class, prompt = self._read_prompt(output)
         return DepthPrediction(
-            depth_m=depth.cpu().numpy(),
-            confidence=confidence.cpu().numpy(),
-            depth_class=depth_class,
-            prompt=prompt,
+            depth=output.depth,
+            certainty=output.certainty,
             stage_s={
                 'preprocess': prepared - start,
                 'network': estimated - prepared,
                 'postprocess': time.perf_counter() - estimated,
             },
+            read_prompt=partial(self._read_prompt, output),
         )
+
+    def warm_up(self, camera: Camera) -> float:
+        """Run, and first compile, one black frame of this camera; return the seconds it took."""
+        start = time.perf_counter()
+        self.infer(np.zeros((camera.height, camera.width, 3), np.uint8), camera)
+        return time.perf_counter() - start
 
     def info(self) -> dict[str, Any]:
         """Describe the model: parts, parameters, sizes, depth range, training data, licence."""
@@ -152,11 +143,21 @@ class DepthEstimator:
             'license': getattr(config, 'weights_license', 'not stated'),
         }
 
-    def _read_prompt(self, output: LLMMDEOutput) -> tuple[str, str]:
+    def _frame_of(self, camera: Camera) -> tuple[Callable[..., FrameOutput], torch.Tensor]:
+        """Return what computes a frame of this camera, and the fitted image's focal length."""
+        height, width = camera.height, camera.width
+        fit = self.processor.fit(height=height, width=width, focal_px=camera.focal_px)
+        key = (fit, height, width)
+        if key not in self._frames:
+            self._frames[key] = Frame(self.model, fit, height=height, width=width)
+        focal_px = camera.resized(width=fit.width, height=fit.height).focal_px
+        return self._frames[key], torch.full((1,), focal_px, device=self.device)
+
+    def _read_prompt(self, output: FrameOutput) -> tuple[str, str]:
         if output.prompt_ids is None or output.depth_class is None:
             return '', ''
-        prompt = decode_prompt(self.model.tokenizer, output.prompt_ids[0].cpu())
-        return CLASS_WORDS[int(output.depth_class[0])], prompt
+        prompt = decode_prompt(self.model.tokenizer, output.prompt_ids.cpu())
+        return CLASS_WORDS[int(output.depth_class)], prompt
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -170,11 +171,6 @@ class DepthEstimator:
             torch.cuda.synchronize(self.device)
         elif self.device.type == 'mps':
             torch.mps.synchronize()
-
-
-def confidence_of(log_spread: torch.Tensor) -> torch.Tensor:
-    """Return the probability of an error below 1.25, from the log scale of a Laplace."""
-    return 1.0 - torch.exp(-np.log(CONFIDENT_RATIO) / log_spread.float().exp())
 
 
 def find_model(model: str | Path, *, allow_download: bool) -> str:
@@ -198,41 +194,6 @@ def find_model(model: str | Path, *, allow_download: bool) -> str:
     )
 
 
-def choose_device(device: str) -> torch.device:
-    """Return the device; 'auto' takes CUDA, MPS or the CPU. ValueError when it is missing."""
-    if device == 'auto':
-        if torch.cuda.is_available():
-            return torch.device('cuda')
-        return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N', 'mps'"
-        ) from error
-    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f'device {device!r} was asked for but torch sees {torch.cuda.device_count()} CUDA '
-            "devices: use 'cpu' or 'auto'"
-        )
-    if chosen.type == 'mps' and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' was asked for but is not available: use 'cpu' or 'auto'")
-    return chosen
-
-
-def choose_precision(precision: str, device: torch.device) -> str:
-    """Return the precision; 'auto' is bf16 (or else fp16) on CUDA and fp32 elsewhere."""
-    if precision == 'auto':
-        if device.type != 'cuda':
-            return 'fp32'
-        return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision must be 'auto' or one of {sorted(PRECISIONS)}, not {precision!r}"
-        )
-    return precision
-
-
 def _to_tensor(rgb: np.ndarray) -> torch.Tensor:
     """Share the image's memory where torch can: it takes neither read-only nor mirrored arrays."""
     return torch.from_numpy(np.require(rgb, requirements=['C', 'W']))
@@ -241,13 +202,13 @@ def _to_tensor(rgb: np.ndarray) -> torch.Tensor:
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     """Keep transformers' progress bar out of a node's log."""
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         if was_enabled:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
 def _check_image(rgb: np.ndarray, camera: Camera) -> None:

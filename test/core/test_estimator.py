@@ -11,7 +11,8 @@ import torch
 from torch.distributions import Laplace
 
 from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation
-from llm_mde_core.estimator import choose_device, choose_precision, confidence_of
+from llm_mde_core.device import choose_compile, choose_device, choose_precision
+from llm_mde_core.frame import confidence_of
 
 
 @pytest.fixture(scope='module')
@@ -72,6 +73,15 @@ def test_read_only_and_mirrored_images_are_taken(
     np.testing.assert_array_equal(estimator.infer(frozen, camera).depth_m, expected)
     twice_mirrored = np.ascontiguousarray(rgb[:, ::-1])[:, ::-1]
     np.testing.assert_array_equal(estimator.infer(twice_mirrored, camera).depth_m, expected)
+
+
+def test_warming_up_leaves_nothing_to_do_for_the_first_image(estimator: DepthEstimator) -> None:
+    camera = Camera.from_hfov(width=70, height=50, hfov_deg=60.0)
+    before = len(estimator._frames)
+    assert estimator.warm_up(camera) > 0.0
+    assert len(estimator._frames) == before + 1
+    estimator.infer(np.zeros((50, 70, 3), np.uint8), camera)
+    assert len(estimator._frames) == before + 1
 
 
 @pytest.mark.parametrize(
@@ -151,6 +161,10 @@ def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_device('tpu')
     with pytest.raises(ValueError, match="'fp8'"):
         choose_precision('fp8', cpu)
+    assert not choose_compile('auto', cpu)
+    assert choose_compile('on', cpu)
+    with pytest.raises(ValueError, match="not 'yes'"):
+        choose_compile('yes', cpu)
     for available, expected in ((True, 'bf16'), (False, 'fp16')):
         monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda a=available, **_: a)
         assert choose_precision('auto', torch.device('cuda')) == expected

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.impl.implementation_singleton import rclpy_implementation
+import torch
 
 from llm_mde_core.estimator import DepthEstimator, DepthPrediction
 from llm_mde_ros import depth_node
@@ -28,9 +29,11 @@ class SlowEstimator:
     def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
         self.busy.set()
         assert self.let_go.wait(60)
-        depth_m = np.full(rgb.shape[:2], 2.0, np.float32)
+        depth = torch.full(rgb.shape[:2], 2.0)
         stages_s = dict.fromkeys(('preprocess', 'network', 'postprocess'), 0.001)
-        return DepthPrediction(depth_m, np.ones_like(depth_m), 'near', 'A wall.', stages_s)
+        return DepthPrediction(
+            depth, torch.ones_like(depth), stages_s, read_prompt=lambda: ('near', 'A wall.')
+        )
 
     def info(self) -> dict[str, object]:
         return {'model': 'slow'}

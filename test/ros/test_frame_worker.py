@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
+import torch
 
 from llm_mde_core.estimator import DepthPrediction
 from llm_mde_ros.frame_counters import FrameCounters
@@ -26,9 +27,11 @@ class Estimator:
     def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
         if self.errors:
             raise self.errors.popleft()
-        depth_m = np.full(rgb.shape[:2], 2.0, np.float32)
+        depth = torch.full(rgb.shape[:2], 2.0)
         stages_s = dict.fromkeys(('preprocess', 'network', 'postprocess'), 0.001)
-        return DepthPrediction(depth_m, np.ones_like(depth_m), 'near', 'A wall.', stages_s)
+        return DepthPrediction(
+            depth, torch.ones_like(depth), stages_s, read_prompt=lambda: ('near', 'A wall.')
+        )
 
 
 class Publishers:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
+import torch
 
 from llm_mde_core.estimator import DepthPrediction
 from llm_mde_core.geometry import Camera
@@ -45,7 +46,7 @@ def make_prediction():
     depth_m[3, 4] = np.nan
     confidence = RNG.uniform(0, 1, (HEIGHT, WIDTH)).astype(np.float32)
     return DepthPrediction(
-        depth_m=depth_m, confidence=confidence, depth_class='', prompt='', stage_s={}
+        depth=torch.from_numpy(depth_m), certainty=torch.from_numpy(confidence), stage_s={}
     )
 
 
@@ -77,8 +78,8 @@ def test_only_what_is_wanted_is_made(header, topic):
 @pytest.mark.parametrize(
     ('topics', 'unused'),
     [
-        (['depth/image', 'depth/preview', 'depth/camera_info'], 'confidence'),
-        (['confidence', 'depth/camera_info'], 'depth_m'),
+        (['depth/image', 'depth/preview', 'depth/camera_info'], 'certainty'),
+        (['confidence', 'depth/camera_info'], 'depth'),
     ],
 )
 def test_nothing_is_computed_for_what_is_not_wanted(header, topics, unused):
@@ -164,7 +165,7 @@ def test_a_wall_at_two_metres_is_a_cloud_at_two_metres_through_a_distorting_lens
     )
     normal = np.array([0.28, 0.0, 0.96])
     rays = np.dstack([camera.rays(), np.ones((HEIGHT, WIDTH))])
-    prediction = replace(make_prediction(), depth_m=(2 / (rays @ normal)).astype(np.float32))
+    prediction = replace(make_prediction(), depth=torch.from_numpy(2 / (rays @ normal)).float())
     settings = replace(OPEN, points_stride=3)
     cloud = outputs(prediction, header, 'points', camera=camera, settings=settings)['points']
     points, _ = cloud_to_points(cloud)

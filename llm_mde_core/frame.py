@@ -1,0 +1,58 @@
+"""
+One frame as a function of tensors: what is compiled, exported and measured.
+
+Shapes: H and W pixels of the image, T prompt length.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from llm_mde_core.image import Fit
+from llm_mde_core.model import LLMMDEForDepthEstimation
+
+CONFIDENT_RATIO = 1.25  # confidence is the predicted probability of an error below this (δ1)
+
+
+class FrameOutput(NamedTuple):
+    """Depth and what else is said about one image, on the network's device."""
+
+    depth: torch.Tensor  # float32 (H, W), metres
+    certainty: torch.Tensor  # float32 (H, W), 0 to 1
+    prompt_ids: torch.Tensor | None  # int64 (T,), -1 where unused; None without language
+    depth_class: torch.Tensor | None  # int64 (), index of the class word; None without language
+
+
+class Frame(nn.Module):
+    """The path from an image of one size and lens to its depth, all on the network's device."""
+
+    def __init__(
+        self, model: LLMMDEForDepthEstimation, fit: Fit, *, height: int, width: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.fit = fit
+        self.height = height
+        self.width = width
+
+    def forward(self, rgb: torch.Tensor, focal_px: torch.Tensor) -> FrameOutput:
+        """Take an image, uint8 (H, W, 3) RGB, and the focal length (1,) of the fitted image."""
+        pixels = self.fit.to_network(rgb.permute(2, 0, 1)[None])
+        output = self.model(pixels, focal_px)
+        certainty = confidence_of(output.log_spread)
+        size = {'height': self.height, 'width': self.width}
+        return FrameOutput(
+            depth=self.fit.depth_to_image(output.predicted_depth.float(), **size)[0],
+            certainty=self.fit.to_image(certainty, **size)[0],
+            prompt_ids=None if output.prompt_ids is None else output.prompt_ids[0],
+            depth_class=None if output.depth_class is None else output.depth_class[0],
+        )
+
+
+def confidence_of(log_spread: torch.Tensor) -> torch.Tensor:
+    """Return the probability of an error below 1.25, from the log scale of a Laplace."""
+    return 1.0 - torch.exp(-math.log(CONFIDENT_RATIO) / log_spread.float().exp())
