@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from llm_mde_core.lens import COEFFICIENT_COUNTS, undistort
+from llm_mde_core.lens import COEFFICIENT_COUNTS, distort, undistort
 
 FloatImage = npt.NDArray[np.float32]
 
@@ -132,6 +132,18 @@ def back_project(depth_m: FloatImage, camera: Camera) -> FloatImage:
     points[..., 2] = z
     points[np.isnan(points[..., 0]), 2] = np.nan
     return points
+
+
+def project(points: npt.NDArray[np.float64], camera: Camera) -> npt.NDArray[np.float64]:
+    """
+    Return the pixels, column and row, where points (N, 3) are seen: float64 (N, 2).
+
+    Points are metres in the optical frame. NaN where they are not in front of the camera or its
+    lens model has no pixel for them; other pixels may still lie beyond the image.
+    """
+    z = np.where(points[:, 2] > 1e-6, points[:, 2], np.nan)
+    pixels = distort(points[:, :2] / z[:, None], camera.distortion_model, camera.distortion)
+    return pixels * (camera.fx, camera.fy) + (camera.cx, camera.cy)
 
 
 def resize_depth(depth_m: FloatImage, *, width: int, height: int) -> FloatImage:

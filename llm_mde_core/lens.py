@@ -1,8 +1,8 @@
 """
-Undistortion by OpenCV's lens models, in numpy.
+Distortion by OpenCV's lens models and back, in numpy.
 
-Points are (N, 2) float64, in focal lengths from the principal point. Solved by Newton's method to
-convergence; NaN where the model has no solution: outside the circle where it folds back.
+Points are (N, 2) float64, in focal lengths from the principal point. The way back is solved by
+Newton's method to convergence; NaN outside the circle where the model folds back.
 """
 
 import math
@@ -32,11 +32,26 @@ def undistort(points: Points, model: str, coefficients: tuple[float, ...]) -> Po
     return _undistort_polynomial(points, coefficients)
 
 
+def distort(points: Points, model: str, coefficients: tuple[float, ...]) -> Points:
+    """Return where rays that meet the plane z = 1 at these points arrive; undoes undistort()."""
+    radius = np.hypot(points[:, 0], points[:, 1])
+    if model == 'equidistant':
+        lens, limit = _equidistant(coefficients)
+        theta = np.arctan(radius)
+        theta[theta > limit] = np.nan
+        stretch = np.where(radius > 1e-12, lens(theta) / np.maximum(radius, 1e-12), 1)
+        return np.asarray(points * stretch[:, None])
+    if not any(coefficients):
+        return points
+    padded = _padded(coefficients)
+    inside = np.where((radius <= _INSIDE * _fold_radius(padded))[:, None], points, np.nan)
+    return _tilt(_distort(inside, padded)[0], _tilt_matrix(*padded[12:]))
+
+
 def _undistort_polynomial(distorted: Points, distortion: tuple[float, ...]) -> Points:
     """Invert plumb_bob and rational_polynomial."""
-    coefficients = np.zeros(14)
-    coefficients[: len(distortion)] = distortion
-    target = _untilt(distorted, *coefficients[12:])
+    coefficients = _padded(distortion)
+    target = _tilt(distorted, np.linalg.inv(_tilt_matrix(*coefficients[12:])))
     limit = _INSIDE * _fold_radius(coefficients)
     result = np.full_like(target, np.nan)
     pending = np.arange(len(target))
@@ -77,10 +92,15 @@ def _distort(points: Points, coefficients: Points) -> tuple[Points, Points]:
     return np.stack([u, v], axis=-1), jacobian
 
 
-def _untilt(points: Points, tau_x: float, tau_y: float) -> Points:
-    """Undo the tilt of the sensor against the lens (OpenCV's Scheimpflug terms)."""
-    if tau_x == 0 and tau_y == 0:
-        return points
+def _padded(distortion: tuple[float, ...]) -> Points:
+    """Return all 14 coefficients, zero where the model has fewer."""
+    coefficients = np.zeros(14)
+    coefficients[: len(distortion)] = distortion
+    return coefficients
+
+
+def _tilt_matrix(tau_x: float, tau_y: float) -> Points:
+    """Return the homography of a sensor tilted against the lens (OpenCV's Scheimpflug terms)."""
     sin_x, cos_x, sin_y, cos_y = np.sin(tau_x), np.cos(tau_x), np.sin(tau_y), np.cos(tau_y)
     about_x = np.array([[1, 0, 0], [0, cos_x, sin_x], [0, -sin_x, cos_x]])
     about_y = np.array([[cos_y, 0, -sin_y], [0, 1, 0], [sin_y, 0, cos_y]])
@@ -88,9 +108,13 @@ def _untilt(points: Points, tau_x: float, tau_y: float) -> Points:
     onto_sensor = np.eye(3)
     onto_sensor[0] = rotation[2, 2], 0, -rotation[0, 2]
     onto_sensor[1] = 0, rotation[2, 2], -rotation[1, 2]
-    homogeneous = np.column_stack([points, np.ones(len(points))])
-    untilted = homogeneous @ np.linalg.inv(onto_sensor @ rotation).T
-    return np.asarray(untilted[:, :2] / untilted[:, 2:])
+    return np.asarray(onto_sensor @ rotation)
+
+
+def _tilt(points: Points, matrix: Points) -> Points:
+    """Apply a homography, (3, 3)."""
+    homogeneous = np.column_stack([points, np.ones(len(points))]) @ matrix.T
+    return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:])
 
 
 def _fold_radius(coefficients: Points) -> float:
@@ -117,10 +141,8 @@ def _within(points: Points, radius: float) -> Points:
 
 def _undistort_equidistant(distorted: Points, distortion: tuple[float, ...]) -> Points:
     """Invert theta_d = theta (1 + k1 theta^2 + ... + k4 theta^8)."""
-    k1, k2, k3, k4 = distortion
-    model = Polynomial([0, 1, 0, k1, 0, k2, 0, k3, 0, k4])
+    model, limit = _equidistant(distortion)
     slope = model.deriv()
-    limit = _INSIDE * min(_first_positive_root(slope), math.pi / 2)
     radius = np.hypot(distorted[:, 0], distorted[:, 1])
     table = np.linspace(0, limit, 1000)
     theta = np.interp(radius, model(table), table, right=np.nan)
@@ -129,3 +151,10 @@ def _undistort_equidistant(distorted: Points, distortion: tuple[float, ...]) -> 
     theta[~(np.abs(model(theta) - radius) < _TOLERANCE)] = np.nan
     stretch = np.where(radius > 1e-12, np.tan(theta) / np.maximum(radius, 1e-12), 1)
     return np.asarray(distorted * stretch[:, None])
+
+
+def _equidistant(distortion: tuple[float, ...]) -> tuple[Polynomial, float]:
+    """Return theta_d as a polynomial of theta, and the theta up to which it can be inverted."""
+    k1, k2, k3, k4 = distortion
+    model = Polynomial([0, 1, 0, k1, 0, k2, 0, k3, 0, k4])
+    return model, _INSIDE * min(_first_positive_root(model.deriv()), math.pi / 2)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from llm_mde_core.geometry import Camera, back_project, resize_depth
+from llm_mde_core.geometry import Camera, back_project, project, resize_depth
 
 PLUMB_BOB_4 = (-0.28, 0.09, 0.0012, -0.0008)
 PLUMB_BOB = (*PLUMB_BOB_4, -0.012)
@@ -280,3 +280,42 @@ def test_a_pixel_without_a_ray_has_no_point():
 def test_depth_of_another_size_than_the_camera_is_refused():
     with pytest.raises(ValueError, match=r'\(60, 80\).*120 rows and 160 columns'):
         back_project(np.ones((60, 80), np.float32), make_camera())
+
+
+@pytest.mark.parametrize(('model', 'distortion'), [('', ()), *LENSES])
+def test_points_of_a_depth_image_are_seen_in_their_pixels(model, distortion):
+    camera = make_camera(model, distortion)
+    depth_m = np.random.default_rng(1).uniform(0.3, 9, (120, 160)).astype(np.float32)
+    points = back_project(depth_m, camera).reshape(-1, 3)
+    known = np.isfinite(points[:, 2])
+    assert known.mean() > 0.9
+    pixels = project(points[known].astype(np.float64), camera)
+    np.testing.assert_allclose(pixels, pixel_grid(camera).reshape(-1, 2)[known], atol=1e-3)
+
+
+@pytest.mark.parametrize(('model', 'distortion'), [('', ()), *LENSES])
+def test_points_are_projected_as_opencv_does(model, distortion):
+    camera = make_camera(model, distortion)
+    rays = make_camera().rays()
+    pixels = project(np.dstack([rays, np.ones((120, 160))]).reshape(-1, 3), camera)
+    expected = project_with_cv2(rays, camera).reshape(-1, 2)
+    np.testing.assert_allclose(pixels, expected, atol=1e-6)
+
+
+def test_points_that_are_not_in_front_of_the_camera_have_no_pixel():
+    points = np.array([[0.1, 0.1, 0.0], [0.1, 0.1, -2.0], [0.1, 0.1, np.nan], [0, 0, 2.0]])
+    pixels = project(points, make_camera())
+    assert np.isnan(pixels[:3]).all()
+    np.testing.assert_allclose(pixels[3], (83.3, 57.9))
+
+
+@pytest.mark.parametrize(
+    ('model', 'distortion'), [('plumb_bob', (-0.4, 0, 0, 0)), ('equidistant', (-0.4, 0, 0, 0))]
+)
+def test_what_a_lens_model_folds_back_into_the_image_has_no_pixel(model, distortion):
+    camera = make_camera(model, distortion)
+    angle = np.radians([30.0, 55.0, 65.0, 80.0])
+    points = np.stack([np.sin(angle), 0 * angle, np.cos(angle)], axis=1)
+    pixels = project(points, camera)
+    assert np.isfinite(pixels[0]).all()
+    assert np.isnan(pixels[1:]).all()
