@@ -4,7 +4,7 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from llm_mde_ros.message_data import IS_BIGENDIAN, to_data
+from llm_mde_ros.message_data import IS_BIGENDIAN, resize_data
 
 try:
     from sensor_msgs_py.point_cloud2 import read_points
@@ -23,27 +23,13 @@ _DTYPES = {
 }
 
 
-def points_to_cloud(
-    points: np.ndarray, rgb: np.ndarray | None, header: Header, *, organized: bool
+def empty_cloud(
+    height: int, width: int, header: Header, *, color: bool, is_dense: bool = False
 ) -> PointCloud2:
-    """
-    Encode points, float32 (H, W, 3) metres, and their colours, uint8 (H, W, 3) RGB or None.
-
-    Organised: all of them, NaN included. Otherwise one row of those without NaN.
-    """
-    names = ('x', 'y', 'z') if rgb is None else ('x', 'y', 'z', 'rgb')
-    x, y, z = np.moveaxis(points, -1, 0)
-    records = np.empty((*points.shape[:2], len(names)), np.float32)
-    records[..., 0], records[..., 1], records[..., 2] = x, y, z  # one by one is twice as fast
-    if rgb is not None:
-        red, green, blue = np.moveaxis(rgb, -1, 0).astype(np.uint32)
-        records[..., 3] = (red << 16 | green << 8 | blue).view(np.float32)  # as PCL packs it
-    if not organized:
-        known = np.flatnonzero(np.isfinite(x + y + z))
-        records = records.reshape(-1, len(names)).take(known, axis=0)[None]
-    height, width, _ = records.shape
-    point_step = records.itemsize * len(names)
-    return PointCloud2(
+    """Return a cloud of zeros that is to be filled through packed_points."""
+    names = ('x', 'y', 'z', 'rgb') if color else ('x', 'y', 'z')
+    point_step = 4 * len(names)
+    cloud = PointCloud2(
         header=header,
         height=height,
         width=width,
@@ -54,9 +40,19 @@ def points_to_cloud(
         is_bigendian=IS_BIGENDIAN,
         point_step=point_step,
         row_step=point_step * width,
-        data=to_data(records),
-        is_dense=not organized,
+        is_dense=is_dense,
     )
+    resize_data(cloud, height * width * point_step)
+    return cloud
+
+
+def packed_points(cloud: PointCloud2) -> np.ndarray:
+    """
+    Return the memory of a cloud made by empty_cloud, float32 (H, W, 3 or 4).
+
+    x, y, z in metres, NaN where unknown, and the colour as PCL packs it: bits 0x00RRGGBB.
+    """
+    return np.ndarray((cloud.height, cloud.width, len(cloud.fields)), np.float32, cloud.data)
 
 
 def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:

@@ -6,7 +6,7 @@ as long as is comfortable to read. Bad input raises ValueError with a sentence t
 """
 
 from llm_mde_ros.camera_info import camera_from_info, camera_to_info, rectified_info
-from llm_mde_ros.clouds import cloud_to_points, points_to_cloud
+from llm_mde_ros.clouds import cloud_to_points, empty_cloud, packed_points
 from llm_mde_ros.compressed_images import compressed_depth_to_depth, compressed_to_rgb
 from llm_mde_ros.image_messages import (
     depth_to_image,
@@ -23,10 +23,11 @@ __all__ = [
     'compressed_depth_to_depth',
     'compressed_to_rgb',
     'depth_to_image',
+    'empty_cloud',
     'image_to_depth',
     'image_to_rgb',
     'mono_to_image',
-    'points_to_cloud',
+    'packed_points',
     'preview_to_image',
     'rectified_info',
 ]

@@ -17,7 +17,7 @@ from llm_mde_ros.conversions import compressed_to_rgb, image_to_rgb
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, FrameSlot, RateLimiter
 from llm_mde_ros.output_publishers import OutputPublishers
-from llm_mde_ros.outputs import limit_depth, make_outputs
+from llm_mde_ros.outputs import make_outputs, published_depth
 from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.stats import depth_stats
 
@@ -111,7 +111,7 @@ class FrameWorker:
         if 'stats' in wanted:
             stats = depth_stats(
                 prediction,
-                depth_m=limit_depth(prediction.depth_m, parameters.output_settings),
+                depth_m=published_depth(prediction, parameters.output_settings).cpu().numpy(),
                 header=frame.message.header,
                 counters=self._counters,
                 convert_s=convert_s,

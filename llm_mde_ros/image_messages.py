@@ -13,7 +13,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from llm_mde_ros.message_data import IS_BIGENDIAN, read_pixels, to_data
+from llm_mde_ros.message_data import IS_BIGENDIAN, fill_data, read_pixels
 
 
 class _Layout(NamedTuple):
@@ -162,12 +162,13 @@ def preview_to_image(bgr: np.ndarray, header: Header) -> Image:
 
 def _pixels_to_image(pixels: np.ndarray, header: Header, encoding: str) -> Image:
     height, width = pixels.shape[:2]
-    return Image(
+    image = Image(
         header=header,
         height=height,
         width=width,
         encoding=encoding,
         is_bigendian=int(IS_BIGENDIAN),
         step=pixels.nbytes // height,
-        data=to_data(pixels),
     )
+    fill_data(image, pixels)
+    return image

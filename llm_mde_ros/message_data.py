@@ -1,19 +1,23 @@
 """The `data` field of images and clouds, read and written fast on every release of ROS 2."""
 
-import array
 import sys
 
 import numpy as np
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 
 IS_BIGENDIAN = sys.byteorder == 'big'
 
 
-def to_data(values: np.ndarray) -> array.array:
-    """Return the bytes of an array; the setters of messages take array.array('B') unchecked."""
-    data = array.array('B')
-    data.frombytes(memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
-    return data
+def resize_data(message: Image | PointCloud2, size: int) -> None:
+    """Let the empty data of a message be so many zeros; its setters would copy them twice."""
+    data = message.data
+    data.append(0)
+    data *= size  # in place
+
+
+def fill_data(message: Image, values: np.ndarray) -> None:
+    """Append the bytes of an array to the data of a message."""
+    message.data.frombytes(memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
 
 
 def read_pixels(msg: Image, dtype: type, channels: int) -> np.ndarray:

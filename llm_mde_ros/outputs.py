@@ -2,24 +2,25 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
+import torch
 
-from llm_mde_core.geometry import Camera, back_project
+from llm_mde_core.cloud import limit_depth, pack_points, pixel_rays
+from llm_mde_core.geometry import Camera
+from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.conversions import (
     camera_to_info,
     depth_to_image,
+    empty_cloud,
     mono_to_image,
-    points_to_cloud,
+    packed_points,
     preview_to_image,
 )
-
-if TYPE_CHECKING:  # the network takes seconds to import
-    from llm_mde_core.estimator import DepthPrediction
 
 OUTPUT_TOPICS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
@@ -68,7 +69,7 @@ class OutputSettings:
 
 
 def make_outputs(
-    prediction: 'DepthPrediction',
+    prediction: DepthPrediction,
     *,
     rgb: np.ndarray,
     camera: Camera,
@@ -87,7 +88,9 @@ def make_outputs(
         raise ValueError(f'unknown outputs {unknown}, known: {", ".join(OUTPUT_TOPICS)}')
     messages: dict[str, Any] = {}
     if not {'depth/image', 'depth/preview', 'points'}.isdisjoint(wanted):
-        depth_m = limit_depth(prediction.depth_m, settings)
+        depth = published_depth(prediction, settings)
+    if not {'depth/image', 'depth/preview'}.isdisjoint(wanted):
+        depth_m = depth.cpu().numpy()
     if 'depth/image' in wanted:
         messages['depth/image'] = depth_to_image(depth_m, header, settings.depth_encoding)
     if 'depth/camera_info' in wanted:
@@ -97,14 +100,13 @@ def make_outputs(
     if 'confidence' in wanted:
         messages['confidence'] = mono_to_image(prediction.confidence, header)
     if 'points' in wanted:
-        messages['points'] = _cloud(depth_m, prediction.confidence, rgb, camera, header, settings)
+        messages['points'] = _cloud(depth, prediction.certainty, rgb, camera, header, settings)
     return messages
 
 
-def limit_depth(depth_m: np.ndarray, settings: OutputSettings) -> np.ndarray:
+def published_depth(prediction: DepthPrediction, settings: OutputSettings) -> torch.Tensor:
     """Return depth with NaN where it is unknown or beyond the limits, float32 (H, W)."""
-    known = (depth_m >= settings.depth_min_m) & (depth_m <= settings.depth_max_m)  # NaN: False
-    return np.where(known, depth_m, np.float32(np.nan))
+    return limit_depth(prediction.depth, settings.depth_min_m, settings.depth_max_m)
 
 
 def depth_to_preview(depth_m: np.ndarray, settings: OutputSettings) -> np.ndarray:
@@ -119,25 +121,35 @@ def depth_to_preview(depth_m: np.ndarray, settings: OutputSettings) -> np.ndarra
 
 
 def _cloud(
-    depth_m: np.ndarray,
-    confidence: np.ndarray,
+    depth: torch.Tensor,
+    certainty: torch.Tensor,
     rgb: np.ndarray,
     camera: Camera,
     header: Header,
     settings: OutputSettings,
 ) -> PointCloud2:
     picked = np.s_[:: settings.points_stride, :: settings.points_stride]
-    points = back_project(depth_m[picked], camera.strided(settings.points_stride))
-    x, y, z = np.moveaxis(points, -1, 0)
-    squared_range = x * x + y * y + z * z
-    keep = (
-        (squared_range >= settings.points_min_range_m**2)
-        & (squared_range <= settings.points_max_range_m**2)
-        & (confidence[picked] >= settings.points_min_confidence)
+    depth = depth[picked]
+    if settings.points_min_confidence > 0:
+        certain = certainty[picked] >= settings.points_min_confidence
+        depth = torch.where(certain, depth, torch.nan)
+    rays = pixel_rays(
+        camera.strided(settings.points_stride),
+        min_range_m=settings.points_min_range_m,
+        max_range_m=settings.points_max_range_m,
+        device=depth.device,
     )
-    points[~keep] = np.nan
-    colors = rgb[picked] if settings.points_color else None
-    return points_to_cloud(points, colors, header, organized=settings.points_organized)
+    colors = torch.from_numpy(rgb[picked]).to(depth.device) if settings.points_color else None
+    if settings.points_organized:
+        height, width = depth.shape
+        cloud = empty_cloud(height, width, header, color=settings.points_color)
+        pack_points(depth, rays, rgb=colors, out=torch.from_numpy(packed_points(cloud)))
+        return cloud
+    points = pack_points(depth, rays, rgb=colors).cpu().flatten(end_dim=1).numpy()
+    known = np.flatnonzero(np.isfinite(points[:, 2]))
+    cloud = empty_cloud(1, known.size, header, color=settings.points_color, is_dense=True)
+    points.take(known, axis=0, out=packed_points(cloud)[0])
+    return cloud
 
 
 def _check_choice(name: str, value: str, choices: Collection[str]) -> None:

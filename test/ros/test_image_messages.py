@@ -13,7 +13,6 @@ from llm_mde_ros.conversions import (
     mono_to_image,
     preview_to_image,
 )
-from llm_mde_ros.message_data import to_data
 
 RNG = np.random.default_rng(7)
 RGB = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -38,7 +37,7 @@ def make_image(pixels, encoding, *, padding=0, big_endian=False):
         encoding=encoding,
         is_bigendian=int(big_endian),
         step=rows.shape[1],
-        data=to_data(rows),
+        data=rows.tobytes(),
     )
 
 
