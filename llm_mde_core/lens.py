@@ -6,6 +6,7 @@ Newton's method to convergence; NaN outside the circle where the model folds bac
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import Polynomial
@@ -111,7 +112,7 @@ def _tilt_matrix(tau_x: float, tau_y: float) -> Points:
     return np.asarray(onto_sensor @ rotation)
 
 
-def _tilt(points: Points, matrix: Points) -> Points:
+def _tilt(points: Points, matrix: npt.NDArray[np.floating[Any]]) -> Points:
     """Apply a homography, (3, 3)."""
     homogeneous = np.column_stack([points, np.ones(len(points))]) @ matrix.T
     return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:])
