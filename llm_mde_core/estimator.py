@@ -96,7 +96,7 @@ class DepthEstimator:
         prepared = time.perf_counter()
 
         with self._autocast():
-            output = frame(image, focal_px)
+            output = frame(image, focal_px, self.model.constants())
         self._wait()
         estimated = time.perf_counter()
         return DepthPrediction(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from llm_mde_core.constants import Constants
 from llm_mde_core.image import Fit
 from llm_mde_core.model import LLMMDEForDepthEstimation
 
@@ -39,10 +40,16 @@ class Frame(nn.Module):
         self.height = height
         self.width = width
 
-    def forward(self, rgb: torch.Tensor, focal_px: torch.Tensor) -> FrameOutput:
-        """Take an image, uint8 (H, W, 3) RGB, and the focal length (1,) of the fitted image."""
+    def forward(
+        self, rgb: torch.Tensor, focal_px: torch.Tensor, constants: Constants | None
+    ) -> FrameOutput:
+        """
+        Take an image, uint8 (H, W, 3) RGB, and the focal length (1,) of the fitted image.
+
+        `constants` are those of the model, None without language.
+        """
         pixels = self.fit.to_network(rgb.permute(2, 0, 1)[None])
-        output = self.model(pixels, focal_px)
+        output = self.model(pixels, focal_px, constants)
         certainty = confidence_of(output.log_spread)
         size = {'height': self.height, 'width': self.width}
         return FrameOutput(

@@ -1,16 +1,18 @@
 """
 The language model that reads [prompt tokens ; image tokens] and returns the image tokens.
 
-Shapes: B batch, T prompt length, N image tokens, D width of the language model, V vocabulary.
+Shapes: B batch, T prompt length, P places of it that are the same for every image, N image
+tokens, D width of the language model, V vocabulary, d width of a head.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, DynamicCache
 
 from llm_mde_core.config import LLMMDEConfig
+from llm_mde_core.constants import Prefix
 
 
 class LanguageModel(nn.Module):
@@ -31,16 +33,50 @@ class LanguageModel(nn.Module):
         return self.backbone.get_input_embeddings().weight
 
     def forward(
-        self, prompt: torch.Tensor, prompt_mask: torch.Tensor, tokens: torch.Tensor
+        self,
+        prompt: torch.Tensor,
+        prompt_mask: torch.Tensor,
+        tokens: torch.Tensor,
+        prefix: Prefix | None = None,
     ) -> torch.Tensor:
-        """Read prompt (B, T, D), its mask (B, T) and tokens (B, N, D); return (B, N, D)."""
+        """
+        Read prompt (B, T, D), its mask (B, T) and tokens (B, N, D); return (B, N, D).
+
+        `prefix` is what `read_beginning` made of the prompt's first P places.
+        """
+        cache, done = None, 0
+        if prefix is not None:
+            done = prefix[0][0].shape[2]  # P
+            batch = len(prompt)
+            cache = DynamicCache(
+                [[part.expand(batch, -1, -1, -1) for part in kv] for kv in prefix]
+            )
         used = torch.cat([prompt_mask, prompt_mask.new_ones(tokens.shape[:2])], dim=1)
         output = self.backbone(
-            inputs_embeds=torch.cat([prompt, tokens.to(prompt.dtype)], dim=1),
-            attention_mask=self._attention_mask(used),
-            position_ids=self._positions(prompt_mask, image_tokens=tokens.shape[1]),
+            inputs_embeds=torch.cat([prompt[:, done:], tokens.to(prompt.dtype)], dim=1),
+            attention_mask=self._attention_mask(used)[:, :, done:],
+            position_ids=self._positions(prompt_mask, image_tokens=tokens.shape[1])[:, done:],
+            past_key_values=cache,
         )
-        return output.last_hidden_state[:, prompt.shape[1] :]
+        return output.last_hidden_state[:, prompt.shape[1] - done :]
+
+    def read_beginning(self, beginning: torch.Tensor) -> Prefix | None:
+        """
+        Return keys and values (1, heads, P, d) per layer of what every prompt begins with.
+
+        `beginning` is (1, P, D). None when there is none, or the model reads in both directions.
+        """
+        if not self.is_causal or beginning.shape[1] == 0:
+            return None
+        used = torch.ones(beginning.shape[:2], dtype=torch.long, device=beginning.device)
+        cache = DynamicCache()
+        self.backbone(
+            inputs_embeds=beginning,
+            attention_mask=self._attention_mask(used),
+            position_ids=self._positions(used, image_tokens=0),
+            past_key_values=cache,
+        )
+        return [(layer.keys, layer.values) for layer in cache.layers]
 
     def _attention_mask(self, used: torch.Tensor) -> torch.Tensor:
         """

@@ -29,6 +29,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from llm_mde_core.config import LLMMDEConfig
+from llm_mde_core.constants import Constants, KeptConstants
 from llm_mde_core.head import DepthAndSpread, DepthHead, ResidualBlock
 from llm_mde_core.image import LLMMDEImageProcessor
 from llm_mde_core.language import LanguageModel
@@ -71,6 +72,7 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
     def __init__(self, config: LLMMDEConfig) -> None:
         super().__init__(config)
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        self._kept = KeptConstants()
         self.vision = VisionEncoder(config)
         vision_dim = config.vision_config.hidden_size
         if config.language == 'none':
@@ -95,11 +97,13 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         focal_px: torch.Tensor | None = None,
+        constants: Constants | None = None,
     ) -> LLMMDEOutput:
         """
         Estimate the depth of images (B, 3, H, W), RGB in 0 to 1, in whole patches.
 
         `focal_px` (B,) is the focal length in pixels of this input; None means the canonical one.
+        `constants` are those of `self.constants()`; None takes them from there.
         Raises ValueError for a size that the patches do not divide.
         """
         self._check_size(pixel_values)
@@ -109,12 +113,15 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         if self.config.language == 'none':
             tokens, ids, chosen, similarity = self.bottleneck(patches), None, None, None
         else:
-            words = self.language.word_embeddings  # (V, D)
-            reprogrammed = self.bottleneck(self.reprogramming(patches, words))  # (B, N, D)
+            known = constants or self._all_constants()
+            rewritten = self.reprogramming(patches, known.keys, known.values)
+            reprogrammed = self.bottleneck(rewritten)  # (B, N, D)
             prompt, ids, chosen, similarity = self.prompt(
-                pixel_values, reprogrammed, words
+                pixel_values, reprogrammed, self.language.word_embeddings, known.class_directions
             )  # (B, T, D)
-            tokens = self.language(prompt, (ids >= 0).long(), reprogrammed)  # (B, N, D)
+            tokens = self.language(
+                prompt, (ids >= 0).long(), reprogrammed, known.prefix
+            )  # (B, N, D)
         canonical_m, log_spread = self.head(tokens, levels)  # (B, 1, 4h, 4w)
         return LLMMDEOutput(
             predicted_depth=self._metres(canonical_m, focal_px, size=pixel_values.shape[-2:]),
@@ -123,6 +130,41 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
             class_similarity=similarity,
             prompt_ids=ids,
         )
+
+    def constants(self) -> Constants | None:
+        """
+        Return what every image shares; None without language.
+
+        Computed afresh while gradients are wanted, otherwise kept until a weight changes.
+        """
+        return None if self.config.language == 'none' else self._all_constants()
+
+    def _all_constants(self) -> Constants:
+        if torch.is_grad_enabled():
+            return self._compute_constants()
+        parts = (self.reprogramming, self.language)
+        return self._kept.get(
+            lambda: [weight for part in parts for weight in part.parameters()],
+            self._compute_constants,
+        )
+
+    def _compute_constants(self) -> Constants:
+        words = self.language.word_embeddings  # (V, D)
+        keys, values = self.reprogramming.keys_and_values(words)
+        prefix = None
+        if not torch.is_grad_enabled():
+            prefix = self.language.read_beginning(self.prompt.beginning(words))
+        return Constants(keys, values, self.prompt.class_directions(words), prefix)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> LLMMDEForDepthEstimation:
+        """Move or cast the weights, and with them what depends on them."""
+        self._kept.drop()
+        return super()._apply(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> LLMMDEForDepthEstimation:
+        """Switch between training and inference; parts may have been replaced in between."""
+        self._kept.drop()
+        return super().train(mode)
 
     def _metres(
         self, canonical_m: torch.Tensor, focal_px: torch.Tensor | None, *, size: torch.Size

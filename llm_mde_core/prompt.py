@@ -6,7 +6,7 @@ depth-class word) are slots of fixed length, filled from tables of token ids; un
 slot are masked.
 
 Shapes: B batch, H and W pixels, N image tokens, D width of the language model, T prompt length,
-C classes, S places of a slot.
+C classes, S places of a slot, P places before the first slot.
 """
 
 from __future__ import annotations
@@ -108,17 +108,21 @@ class AdaptivePrompt(nn.Module):
             self.order.copy_(torch.randperm(len(tokens.ids), generator=generator))
 
     def forward(
-        self, rgb: torch.Tensor, tokens: torch.Tensor, word_embeddings: torch.Tensor
+        self,
+        rgb: torch.Tensor,
+        tokens: torch.Tensor,
+        word_embeddings: torch.Tensor,
+        class_directions: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         Describe images (B, 3, H, W), RGB in 0 to 1, whose tokens are (B, N, D).
 
+        Takes the words (V, D) and what `class_directions` makes of them.
         Returns the prompt's embeddings (B, T, D), its token ids (B, T), -1 where a place is
         unused, the index of the class word in it (B,) and the similarity to every class word
         (B, C).
         """
-        words = self._class_embeddings(word_embeddings)  # (C, S', D)
-        similarity = self._class_similarity(tokens, words)
+        similarity = self._class_similarity(tokens, class_directions)
         percent = self._statistics(rgb, tokens)
         chosen = similarity.argmax(dim=1)
         if self.mode == 'fixed':
@@ -128,6 +132,7 @@ class AdaptivePrompt(nn.Module):
         ids = self._fill(percent, chosen)  # (B, T)
         embeddings = functional.embedding(ids.clamp(min=0), word_embeddings)  # (B, T, D)
         if self.training and self.mode != 'fixed':
+            words = self._class_embeddings(word_embeddings)  # (C, S', D)
             embeddings = self._let_gradient_choose(embeddings, similarity, words)
         return embeddings[:, self.order], ids[:, self.order], chosen, similarity
 
@@ -142,8 +147,9 @@ class AdaptivePrompt(nn.Module):
 
     def _statistics(self, rgb: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return five whole percentages per image, int64 (B, 5), in the order of NUMBER_SLOTS."""
-        weights = rgb.new_tensor(LUMINANCE).view(1, 3, 1, 1)
-        luminance = (rgb.float() * weights).sum(dim=1, keepdim=True)
+        red, green, blue = rgb.float().chunk(3, dim=1)
+        # Plain factors: a tensor of them would be copied from the host for every image.
+        luminance = red * LUMINANCE[0] + green * LUMINANCE[1] + blue * LUMINANCE[2]
         patches = functional.avg_pool2d(luminance, self.patch_px).flatten(1)
         directions = functional.normalize(tokens.detach().float(), dim=2)
         alike = directions.mean(dim=1).square().sum(dim=1)  # mean cosine of all pairs of tokens
@@ -160,14 +166,23 @@ class AdaptivePrompt(nn.Module):
         embeddings = functional.embedding(self.classes.clamp(min=0), word_embeddings)
         return embeddings * (self.classes >= 0)[..., None]
 
-    def _class_similarity(self, tokens: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    def class_directions(self, word_embeddings: torch.Tensor) -> torch.Tensor:
+        """Return unit vectors (C, D): what the words of each class, from (V, D), mean."""
         lengths = (self.classes >= 0).sum(dim=1, keepdim=True)
-        meanings = words.sum(dim=1) / lengths  # (C, D)
+        meanings = self._class_embeddings(word_embeddings).sum(dim=1) / lengths  # (C, D)
         # What the words share says nothing about the image.
-        meanings = meanings - meanings.mean(dim=0)
+        return functional.normalize(meanings - meanings.mean(dim=0), dim=1)
+
+    def beginning(self, word_embeddings: torch.Tensor) -> torch.Tensor:
+        """Return the embedded words before the first slot (1, P, D), the same for every image."""
+        length = 0 if self.mode == 'shuffled' else min(self.slot_starts.values())
+        return functional.embedding(self.ids[:length], word_embeddings)[None]
+
+    def _class_similarity(
+        self, tokens: torch.Tensor, class_directions: torch.Tensor
+    ) -> torch.Tensor:
         image = self.to_words(tokens.mean(dim=1))
-        cosine = functional.normalize(image, dim=1) @ functional.normalize(meanings, dim=1).T
-        return cosine / CLASS_TEMPERATURE
+        return functional.normalize(image, dim=1) @ class_directions.T / CLASS_TEMPERATURE
 
     def _let_gradient_choose(
         self, embeddings: torch.Tensor, similarity: torch.Tensor, words: torch.Tensor

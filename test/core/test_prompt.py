@@ -61,11 +61,9 @@ def test_the_word_is_the_most_similar_one(
 ) -> None:
     prompt = tiny_model.prompt
     words = tiny_model.language.word_embeddings
-    lengths = (prompt.classes >= 0).sum(dim=1, keepdim=True)
-    meanings = prompt._class_embeddings(words).sum(dim=1) / lengths
     with torch.no_grad():
         prompt.to_words.weight.zero_()
-        prompt.to_words.bias.copy_((meanings - meanings.mean(dim=0))[wanted])
+        prompt.to_words.bias.copy_(prompt.class_directions(words)[wanted])
         output = tiny_model(torch.rand(1, 3, 48, 64))
     assert int(output.depth_class[0]) == wanted
     assert decode_prompt(tiny_model.tokenizer, output.prompt_ids[0]).endswith(
@@ -83,8 +81,9 @@ def test_training_and_inference_read_the_same_prompt(tiny_model: LLMMDEForDepthE
     """The straight-through gradient must not change what goes in."""
     rgb, tokens = torch.rand(2, 3, 48, 64), torch.randn(2, 12, 24)
     words = tiny_model.language.word_embeddings
-    inference, *_ = tiny_model.prompt.eval()(rgb, tokens, words)
-    training, *_ = tiny_model.prompt.train()(rgb, tokens, words)
+    directions = tiny_model.prompt.class_directions(words)
+    inference, *_ = tiny_model.prompt.eval()(rgb, tokens, words, directions)
+    training, *_ = tiny_model.prompt.train()(rgb, tokens, words, directions)
     torch.testing.assert_close(training, inference)
 
 
@@ -100,7 +99,10 @@ def test_shuffled_prompt_has_the_same_words_in_another_order(
     rgb, tokens = torch.rand(1, 3, 48, 64), torch.randn(1, 12, 24)
     shuffled.prompt.to_words.load_state_dict(tiny_model.prompt.to_words.state_dict())
     words = tiny_model.language.word_embeddings
-    plain, mixed = (model.prompt(rgb, tokens, words)[1][0] for model in (tiny_model, shuffled))
+    directions = tiny_model.prompt.class_directions(words)
+    plain, mixed = (
+        model.prompt(rgb, tokens, words, directions)[1][0] for model in (tiny_model, shuffled)
+    )
     assert plain.tolist() != mixed.tolist()
     assert sorted(plain.tolist()) == sorted(mixed.tolist())
 
