@@ -1,0 +1,138 @@
+import math
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Transform
+import numpy as np
+import pytest
+import rclpy
+from rclpy.node import Node
+
+from llm_mde_ros.extrinsics import (
+    FrameTransforms,
+    move_points,
+    parse_extrinsics,
+    sensor_to_optical,
+    transform_to_matrix,
+)
+
+QUARTER = math.pi / 2
+
+
+def moved(point, *pose, sensor_is_optical=False):
+    matrix = sensor_to_optical(pose, sensor_is_optical=sensor_is_optical)
+    return move_points(np.array([point], float), matrix)[0]
+
+
+def test_what_is_ahead_of_a_sensor_beside_the_camera_is_ahead_of_the_camera():
+    # 2 m ahead of a scan that stands 0.1 m ahead, 0.3 m left and 0.5 m above
+    np.testing.assert_allclose(moved((2, 0, 0), 0.1, 0.3, 0.5, 0, 0, 0), (-0.3, -0.5, 2.1))
+
+
+@pytest.mark.parametrize(
+    ('turn', 'expected'),
+    [
+        ((0, 0, QUARTER), (-2, 0, 0)),  # turned left: its ahead is our left
+        ((0, QUARTER, 0), (0, 2, 0)),  # pitched down: its ahead is our down
+        ((QUARTER, 0, 0), (0, 0, 2)),  # rolled: ahead stays
+        ((QUARTER, 0, QUARTER), (-2, 0, 0)),  # roll first, about fixed axes
+    ],
+)
+def test_turns_are_right_handed_about_fixed_axes(turn, expected):
+    np.testing.assert_allclose(moved((2, 0, 0), 0, 0, 0, *turn), expected, atol=1e-12)
+
+
+def test_roll_comes_before_yaw():
+    # the sensor's left: rolled it is up, which a yaw does not move; the other way it is behind
+    point = moved((0, 2, 0), 0, 0, 0, QUARTER, 0, QUARTER)
+    np.testing.assert_allclose(point, (0, -2, 0), atol=1e-12)
+
+
+def test_points_of_a_depth_camera_are_optical_already():
+    point = moved((0.2, -0.1, 3.0), 0, 0, 0, 0, 0, 0, sensor_is_optical=True)
+    np.testing.assert_allclose(point, (0.2, -0.1, 3.0))
+    # a depth camera 5 cm to the right sees things further left
+    point = moved((0.2, -0.1, 3.0), 0, -0.05, 0, 0, 0, 0, sensor_is_optical=True)
+    np.testing.assert_allclose(point, (0.25, -0.1, 3.0))
+
+
+@pytest.mark.parametrize('text', ['1 2 3 4 5 6', '1, 2, 3, 4, 5, 6', ' 1 2.0 3e0,4 5 6 '])
+def test_extrinsics_are_six_numbers(text):
+    assert parse_extrinsics(text) == (1, 2, 3, 4, 5, 6)
+
+
+@pytest.mark.parametrize('text', ['', '0 0 0', '0 0 0 0 0 nan', '0 0 0 0 0 x', '0 0 0 0 0 0 0'])
+def test_other_extrinsics_are_refused_with_their_text(text):
+    with pytest.raises(ValueError, match=f"extrinsics are '{text}', expected six numbers"):
+        parse_extrinsics(text)
+
+
+def test_a_transform_moves_points_of_the_child_into_the_parent():
+    transform = Transform()
+    transform.translation.x, transform.translation.z = 1.0, 0.5
+    half = math.radians(30) / 2
+    transform.rotation.z, transform.rotation.w = math.sin(half), math.cos(half)
+    point = move_points(np.array([[2.0, 0, 0]]), transform_to_matrix(transform))[0]
+    expected = (1 + 2 * math.cos(math.radians(30)), 2 * math.sin(math.radians(30)), 0.5)
+    np.testing.assert_allclose(point, expected)
+
+
+def test_both_ways_to_say_where_a_laser_stands_agree():
+    transform = Transform()  # of a laser 0.3 m left of the camera, in its optical frame
+    transform.translation.x = -0.3
+    transform.rotation.x, transform.rotation.y = 0.5, -0.5
+    transform.rotation.z, transform.rotation.w = 0.5, 0.5
+    matrix = sensor_to_optical((0, 0.3, 0, 0, 0, 0), sensor_is_optical=False)
+    np.testing.assert_allclose(transform_to_matrix(transform), matrix, atol=1e-12)
+
+
+def test_a_transform_without_a_rotation_is_refused():
+    transform = Transform()
+    transform.rotation.w = 0.0
+    with pytest.raises(ValueError, match='quaternion of length 0, expected 1'):
+        transform_to_matrix(transform)
+
+
+@pytest.fixture
+def node():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node('camera', context=context)
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_one_frame_needs_no_transform(node):
+    transforms = FrameTransforms(node)
+    matrix = transforms.matrix(target='camera_optical', source='/camera_optical', stamp=Time())
+    np.testing.assert_array_equal(matrix, np.eye(4))
+
+
+def test_an_unknown_transform_is_a_sentence_with_both_frames_and_what_to_do(node):
+    transforms = FrameTransforms(node)
+    with pytest.raises(ValueError, match=r"'laser'.*'camera_optical'.*set reference.extrinsics"):
+        transforms.matrix(target='camera_optical', source='laser', stamp=Time())
+    transforms.close()
+
+
+def test_a_static_transform_is_found_where_tf2_is_installed(node):
+    tf2_ros = pytest.importorskip('tf2_ros')
+    from geometry_msgs.msg import TransformStamped
+
+    transforms = FrameTransforms(node)
+    stamped = TransformStamped(child_frame_id='laser')
+    stamped.header.frame_id = 'camera_optical'
+    stamped.transform.translation.x = -0.3
+    broadcaster = tf2_ros.StaticTransformBroadcaster(node)
+    broadcaster.sendTransform(stamped)
+    executor = rclpy.executors.SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    for _ in range(200):
+        try:
+            matrix = transforms.matrix(target='camera_optical', source='laser', stamp=Time(sec=9))
+            break
+        except ValueError:
+            executor.spin_once(timeout_sec=0.05)
+    executor.shutdown()
+    transforms.close()
+    np.testing.assert_allclose(matrix[:3, 3], (-0.3, 0, 0))
