@@ -128,6 +128,7 @@ class DepthNode(LifecycleNode):
             publishers=self._outputs,
             counters=self._counters,
             parameters=lambda: self._settings,
+            now_ns=lambda: self.get_clock().now().nanoseconds,
             warn=self._warn,
         )
         self._poll_timer = self.create_timer(POLL_PERIOD_S, self._poll, clock=self._steady_clock)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-import numpy as np
 
 from llm_mde_ros.frame_counters import FrameCounters, rate_hz
+from llm_mde_ros.frame_times import PERCENTILES, usual_ms
 
 NO_IMAGE_AFTER_S = 2.0
 
@@ -117,17 +117,27 @@ def _input_values(situation: NodeSituation, counters: FrameCounters) -> dict[str
 
 
 def _output_values(situation: NodeSituation, counters: FrameCounters) -> dict[str, object]:
-    latencies_s = tuple(counters.latencies_s) or (np.nan,)
-    p50_s, p95_s = np.percentile(latencies_s, (50, 95))
     return {
         'rate [Hz]': f'{rate_hz(counters.published_at_s):.2f}',
-        'latency p50 [ms]': f'{1e3 * p50_s:.1f}',
-        'latency p95 [ms]': f'{1e3 * p95_s:.1f}',
+        **_latency_values(counters),
         'processed': counters.processed,
         'published': counters.published,
         'publish errors': counters.publish_errors,
         **{f'subscribers: {topic}': n for topic, n in situation.subscribers.items()},
         **{f'published: {topic}': n for topic, n in sorted(counters.published_of.copy().items())},
+    }
+
+
+def _latency_values(counters: FrameCounters) -> dict[str, str]:
+    """Tell the latency since reception, the age since the stamp, and what the stages take."""
+    ms = usual_ms(counters.times)
+    latency = zip(PERCENTILES, ms.pop('latency'), strict=True)
+    return {
+        **{f'latency p{percentile} [ms]': f'{value:.1f}' for percentile, value in latency},
+        **{
+            f'{name} p50, p95, p99 [ms]': ', '.join(f'{value:.1f}' for value in values)
+            for name, values in ms.items()
+        },
     }
 
 

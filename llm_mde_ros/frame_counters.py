@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import time
 
 from llm_mde_ros.frame_slot import Frame
+from llm_mde_ros.frame_times import FrameTimes
 
 
 @dataclass
@@ -33,7 +34,7 @@ class FrameCounters:
     published_of: Counter[str] = field(default_factory=Counter)  # by topic
     received_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
     published_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
-    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
+    times: deque[FrameTimes] = field(default_factory=lambda: deque(maxlen=300))
     last_stamp_ns: int = 0
 
     def count_received(self, frame: Frame) -> bool:
@@ -45,11 +46,11 @@ class FrameCounters:
         self.received_at_s.append(frame.received_s)
         return jumped_back
 
-    def count_published(self, latency_s: float) -> None:
-        """Count a frame whose outputs went out, this long after it came in."""
+    def count_published(self, times: FrameTimes) -> None:
+        """Count a frame whose outputs went out."""
         self.published += 1
         self.published_at_s.append(time.monotonic())
-        self.latencies_s.append(latency_s)
+        self.times.append(times)
 
     def count_dropped(self, stage: str, sentence: str) -> None:
         """Count a frame that could not be used."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-import time
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-from llm_mde_core.estimator import DepthEstimator, DepthPrediction
+from llm_mde_core.estimator import DepthEstimator
+from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.camera_source import CameraSource
 from llm_mde_ros.conversions import compressed_to_rgb, image_to_rgb
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, FrameSlot, RateLimiter
+from llm_mde_ros.frame_times import FrameTimes
 from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.outputs import make_outputs, published_depth
 from llm_mde_ros.parameters import DepthNodeParameters
@@ -49,6 +50,7 @@ class FrameWorker:
         publishers: OutputPublishers,
         counters: FrameCounters,
         parameters: Callable[[], DepthNodeParameters],
+        now_ns: Callable[[], int],
         warn: Callable[[str, str], None],
     ) -> None:
         self.slot = FrameSlot()
@@ -57,6 +59,7 @@ class FrameWorker:
         self._publishers = publishers
         self._counters = counters
         self._parameters = parameters
+        self._now_ns = now_ns  # of the clock that stamps the images
         self._warn = warn  # (kind, sentence), throttled for each kind
         self._points_limiter = RateLimiter()
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix='depth')
@@ -93,38 +96,39 @@ class FrameWorker:
 
     def _process(self, frame: Frame, wanted: set[str], parameters: DepthNodeParameters) -> None:
         """Publish the wanted outputs of a frame, or drop it and count why."""
-        started_s = time.monotonic()
+        times = FrameTimes(frame.received_s)
+        times.end('wait')
         try:
-            prediction, messages = self._outputs(frame, wanted - {'stats'}, parameters)
+            prediction, messages = self._outputs(frame, wanted - {'stats'}, parameters, times)
         except FrameError as error:
             self._counters.count_dropped(error.stage, str(error))
             self._warn(error.stage, f'Image dropped ({error.stage}): {error}')
             return
-        convert_s = time.monotonic() - started_s - sum(prediction.stage_s.values())
         failed = self._publish(messages)
         if messages and len(failed) == len(messages):
             sentence = f'DDS took no message on {", ".join(failed)}.'
             self._counters.count_dropped('publishing', sentence)
             return
-        latency_s = time.monotonic() - frame.received_s
-        self._counters.count_published(latency_s)
+        times.end('publish')
+        times.set_age(stamp_ns=frame.stamp_ns, now_ns=self._now_ns())
+        self._counters.count_published(times)
         if 'stats' in wanted:
             stats = depth_stats(
                 prediction,
                 depth_m=published_depth(prediction, parameters.output_settings).cpu().numpy(),
                 header=frame.message.header,
                 counters=self._counters,
-                convert_s=convert_s,
-                latency_s=latency_s,
+                times=times,
             )
             self._publish({'stats': stats})
 
     def _outputs(
-        self, frame: Frame, wanted: set[str], parameters: DepthNodeParameters
+        self, frame: Frame, wanted: set[str], parameters: DepthNodeParameters, times: FrameTimes
     ) -> tuple[DepthPrediction, dict[str, Any]]:
         """Convert, infer, convert; FrameError when one of them cannot."""
         with stage('image'):
             rgb = _decode(frame.message)
+        times.end('decode')
         with stage('camera_info'):
             camera, info = self.cameras.for_image(
                 width=rgb.shape[1],
@@ -135,8 +139,10 @@ class FrameWorker:
             )
         if self.cameras.warning:
             self._warn('camera', self.cameras.warning)
+        times.end('camera')
         with stage('inference'):
             prediction = self._estimator.infer(rgb, camera)
+        times.end_all(prediction.stage_s)
         self._counters.processed += 1
         with stage('outputs'):
             messages = make_outputs(
@@ -148,6 +154,7 @@ class FrameWorker:
                 settings=parameters.output_settings,
                 source_info=info,
             )
+        times.end('outputs')
         return prediction, messages
 
     def _publish(self, messages: dict[str, Any]) -> list[str]:

@@ -8,9 +8,10 @@ import numpy as np
 from std_msgs.msg import Header
 
 from llm_mde_ros.frame_counters import FrameCounters
+from llm_mde_ros.frame_times import STAGES, FrameTimes
 
 if TYPE_CHECKING:  # the network takes seconds to import
-    from llm_mde_core.estimator import DepthPrediction
+    from llm_mde_core.prediction import DepthPrediction
 
 try:
     from llm_mde_msgs.msg import DepthStats
@@ -24,19 +25,16 @@ def depth_stats(
     depth_m: np.ndarray,
     header: Header,
     counters: FrameCounters,
-    convert_s: float,
-    latency_s: float,
+    times: FrameTimes,
 ) -> DepthStats:
     """Fill the message; depth_m is what is published of the prediction, NaN where unknown."""
     known = depth_m[np.isfinite(depth_m)]
     low, median, high = np.percentile(known, (0, 50, 100)) if known.size else [np.nan] * 3
     return DepthStats(
         header=header,
-        preprocess_s=prediction.stage_s['preprocess'],
-        network_s=prediction.stage_s['network'],
-        postprocess_s=prediction.stage_s['postprocess'],
-        convert_s=convert_s,
-        latency_s=latency_s,
+        latency_s=times.latency_s,
+        age_s=times.age_s,
+        **{f'{stage}_s': times.stage_s[stage] for stage in STAGES},
         valid_fraction=known.size / depth_m.size,
         depth_min_m=float(low),
         depth_median_m=float(median),

@@ -98,7 +98,7 @@ def test_the_nodes_start_where_ros2_run_looks(request: pytest.FixtureRequest) ->
 
 
 def test_colcon_builds_the_messages(messages_prefix: Path) -> None:
-    code = 'from llm_mde_msgs import msg; print(msg.__file__, msg.DepthStats(convert_s=0.5))'
+    code = 'from llm_mde_msgs import msg; print(msg.__file__, msg.DepthStats(network_s=0.5))'
     command = f'. {messages_prefix.parent}/local_setup.bash && python3 -c "{code}"'
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     env = os.environ | {'PATH': path}
@@ -106,4 +106,4 @@ def test_colcon_builds_the_messages(messages_prefix: Path) -> None:
         ['bash', '-c', command], cwd=messages_prefix, env=env, text=True
     )
     assert output.startswith(str(messages_prefix))
-    assert 'convert_s=0.5' in output
+    assert 'network_s=0.5' in output

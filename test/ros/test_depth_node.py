@@ -15,6 +15,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from llm_mde_ros.conversions import image_to_depth
+from llm_mde_ros.frame_times import STAGES
 from llm_mde_ros.parameters import SPECS
 from llm_mde_ros.stats import DepthStats
 
@@ -80,7 +81,9 @@ def test_an_image_gives_every_output_with_its_stamp_and_frame(robot: Any, rgb: n
 def test_stats_tell_the_stages_and_the_prompt(robot: Any, rgb: np.ndarray):
     robot.listen('stats')
     stats = robot.answer('stats', robot.show(rgb))
-    assert 0 < stats.network_s < stats.latency_s
+    stages_s = [getattr(stats, f'{stage}_s') for stage in STAGES]
+    assert min(stages_s) > 0
+    assert max(stages_s) < sum(stages_s) < 1.001 * stats.latency_s
     assert stats.depth_min_m <= stats.depth_median_m <= stats.depth_max_m
     assert 0 < stats.valid_fraction <= 1
     assert stats.depth_class in stats.prompt

@@ -10,6 +10,7 @@ from sensor_msgs.msg import Image
 from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
 from llm_mde_ros.frame_counters import FrameCounters, rate_hz
 from llm_mde_ros.frame_slot import Frame
+from llm_mde_ros.frame_times import STAGES, FrameTimes
 
 GOOD = NodeSituation(
     node='depth',
@@ -26,7 +27,9 @@ GOOD = NodeSituation(
 def counters() -> FrameCounters:
     counters = FrameCounters()
     counters.count_received(Frame(Image(), received_s=time.monotonic()))
-    counters.count_published(0.02)
+    times = FrameTimes(time.monotonic() - 0.02)
+    times.end_all(dict.fromkeys(STAGES, 0.002) | {'network': 0.01})
+    counters.count_published(times)
     return counters
 
 
@@ -39,7 +42,9 @@ def test_all_is_well(counters):
     assert list(by_name) == ['depth: input', 'depth: output', 'depth: model']
     assert {s.level for s in by_name.values()} == {DiagnosticStatus.OK}
     values = {v.key: v.value for v in by_name['depth: output'].values}
-    assert values['latency p95 [ms]'] == '20.0'
+    assert 20.0 <= float(values['latency p50 [ms]']) <= float(values['latency p99 [ms]'])
+    assert values['network p50, p95, p99 [ms]'] == '10.0, 10.0, 10.0'
+    assert values['age p50, p95, p99 [ms]'] == 'nan, nan, nan'
     assert values['subscribers: points'] == '1'
 
 

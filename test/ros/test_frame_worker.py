@@ -14,6 +14,7 @@ import torch
 from llm_mde_core.estimator import DepthPrediction
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame
+from llm_mde_ros.frame_times import STAGES
 from llm_mde_ros.frame_worker import FrameWorker
 from llm_mde_ros.parameters import DepthNodeParameters
 
@@ -62,6 +63,7 @@ class Bench:
             publishers=self.publishers,
             counters=self.counters,
             parameters=lambda: self.parameters,
+            now_ns=lambda: 7_500_000_000,
             warn=lambda kind, sentence: self.warnings.append((kind, sentence)),
         )
 
@@ -91,6 +93,15 @@ def test_depth_keeps_the_stamp_of_its_image(bench):
     ((topic, message),) = bench.publishers.sent
     assert (topic, message.header.stamp.sec) == ('depth/image', 7)
     assert list(np.frombuffer(message.data, np.float32)) == [2.0] * 24
+
+
+def test_the_times_of_a_frame_are_told(bench):
+    bench.put(second=7)
+    (times,) = bench.counters.times
+    assert tuple(times.stage_s) == STAGES
+    assert times.stage_s['network'] == 0.001  # as the estimator says
+    assert 0 < times.stage_s['wait'] < times.latency_s
+    assert times.age_s == 0.5
 
 
 @pytest.mark.parametrize('error', [RuntimeError('CUDA out of memory'), ValueError('too small')])
