@@ -1,0 +1,1 @@
+"""How fast the network is, beside the authors' way, Depth Anything and the machine's limit."""
