@@ -13,6 +13,9 @@ from std_msgs.msg import Header
 
 from llm_mde_core.geometry import Camera
 
+MAX_REACH = 50.0  # from the principal point to an edge, in focal lengths: 89 degrees to the side
+MAX_FOCAL_LENGTH = 1e4  # in long sides of the image: a field of view of 0.006 degrees
+
 
 def camera_from_info(info: CameraInfo) -> Camera:
     """
@@ -28,12 +31,11 @@ def camera_from_info(info: CameraInfo) -> Camera:
             f'camera_info of frame {info.header.frame_id!r} is uncalibrated: its K is zero; '
             'calibrate the camera, or let nothing publish camera_info and set hfov_deg'
         )
-    bin_x, bin_y = max(info.binning_x, 1), max(info.binning_y, 1)
+    (width, height), (bin_x, bin_y) = _size(info), _binning(info)
     fitted = _resampled(matrix, info, scale_x=1 / bin_x, scale_y=1 / bin_y)
-    _, _, width, height = _region(info)
-    return Camera(
-        width=width // bin_x,
-        height=height // bin_y,
+    camera = Camera(
+        width=width,
+        height=height,
         fx=float(fitted[0, 0]),
         fy=float(fitted[1, 1]),
         cx=float(fitted[0, 2]),
@@ -41,6 +43,8 @@ def camera_from_info(info: CameraInfo) -> Camera:
         distortion_model=distortion_model,
         distortion=distortion,
     )
+    _check_plausible(camera, info)
+    return camera
 
 
 def camera_to_info(camera: Camera, header: Header, source: CameraInfo | None) -> CameraInfo:
@@ -58,8 +62,8 @@ def camera_to_info(camera: Camera, header: Header, source: CameraInfo | None) ->
         info.r = np.eye(3).ravel()
         info.p = np.column_stack([matrix, np.zeros(3)]).ravel()
         return info
-    _, _, width, height = _region(source)
-    scale_x, scale_y = camera.width / width, camera.height / height
+    (width, height), (bin_x, bin_y) = _size(source), _binning(source)
+    scale_x, scale_y = camera.width / width / bin_x, camera.height / height / bin_y
     info.distortion_model = source.distortion_model
     info.d = array.array('d', source.d)
     info.k = _resampled(source.k, source, scale_x=scale_x, scale_y=scale_y).ravel()
@@ -109,6 +113,38 @@ def _region(info: CameraInfo) -> tuple[int, int, int, int]:
     if roi.width and roi.height:
         return roi.x_offset, roi.y_offset, roi.width, roi.height
     return 0, 0, info.width, info.height
+
+
+def _binning(info: CameraInfo) -> tuple[int, int]:
+    return max(info.binning_x, 1), max(info.binning_y, 1)
+
+
+def _size(info: CameraInfo) -> tuple[int, int]:
+    """Return width and height of the image: whole bins of the region of interest."""
+    _, _, width, height = _region(info)
+    bin_x, bin_y = _binning(info)
+    return width // bin_x, height // bin_y
+
+
+def _check_plausible(camera: Camera, info: CameraInfo) -> None:
+    """Refuse numbers that no camera has: a focal length in millimetres, cleared memory."""
+    frame = info.header.frame_id
+    for name in ('k', 'r', 'p'):  # all of them are published again
+        if not np.all(np.isfinite(getattr(info, name))):
+            raise ValueError(f'camera_info of frame {frame!r} has numbers in {name} that are none')
+    reach = max(
+        abs(camera.cx) / camera.fx,
+        abs(camera.width - camera.cx) / camera.fx,
+        abs(camera.cy) / camera.fy,
+        abs(camera.height - camera.cy) / camera.fy,
+    )
+    long_side = max(camera.width, camera.height)
+    if reach > MAX_REACH or max(camera.fx, camera.fy) > MAX_FOCAL_LENGTH * long_side:
+        raise ValueError(
+            f'camera_info of frame {frame!r} is implausible for {camera.width} x {camera.height} '
+            f'pixels: fx={camera.fx:g}, fy={camera.fy:g}, cx={camera.cx:g}, cy={camera.cy:g}; '
+            'they are to be in pixels'
+        )
 
 
 def _resampled(

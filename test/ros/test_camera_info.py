@@ -86,6 +86,11 @@ def test_distortion_models_are_known_by_name_and_count(model, count, expected):
         ({'distortion_model': 'mei'}, "'mei'"),
         ({'d': [0.1, 0.2]}, '2 coefficients'),
         ({'d': [float('nan')] * 5}, 'must be finite'),
+        ({'p': [450.0, 0, 318.5, float('inf'), 0, 460.0, 238.5, *[0.0] * 5]}, 'numbers in p'),
+        ({'r': [float('nan')] * 9}, 'numbers in r'),
+        ({'k': [3.6, 0, 2.4, 0, 3.6, 1.8, 0, 0, 1]}, 'implausible.*in pixels'),
+        ({'k': [1e30, 0, 320, 0, 1e30, 240, 0, 0, 1]}, 'implausible'),
+        ({'k': [500.0, 0, -1e9, 0, 500, 240, 0, 0, 1]}, 'implausible'),
     ],
 )
 def test_an_unusable_calibration_is_refused_with_the_reason(overrides, message):
@@ -166,6 +171,15 @@ def test_published_calibration_gives_the_same_camera(header, coefficients, with_
         camera.distortion_model,
         camera.distortion,
     )
+
+
+def test_published_calibration_fits_whole_bins_of_a_size_that_binning_does_not_divide(header):
+    source = make_info(binning_x=3, binning_y=7)  # 213 and 68 whole bins
+    camera = camera_from_info(source)
+    assert (camera.width, camera.height) == (213, 68)
+    assert intrinsics(camera)[:2] == pytest.approx((500 / 3, 510 / 7))
+    again = camera_from_info(camera_to_info(camera, header, source))
+    assert intrinsics(again) == pytest.approx(intrinsics(camera))
 
 
 def test_the_source_calibration_is_not_changed(header):

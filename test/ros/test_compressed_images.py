@@ -1,4 +1,6 @@
+import math
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -91,16 +93,83 @@ def test_a_file_that_announces_a_huge_picture_is_refused_before_decoding():
         compressed_to_rgb(CompressedImage(format='jpeg', data=bytes(jpeg)))
 
 
+def test_a_size_hidden_behind_a_marker_without_length_is_refused():
+    """Decoders step over such a marker and take the first frame header, not the second."""
+    data = bytes(compress(SMOOTH, '.jpg', 'jpeg').data)
+    start = data.index(b'\xff\xc0')
+    frame = bytearray(data[start : start + 19])
+    frame[5:9] = struct.pack('>HH', 6000, 6000)
+    decoy = bytes(frame[:5]) + struct.pack('>HH', 8, 8) + bytes(10)
+    # Were FF C0 a length, the next segment would be the decoy at the end of the comment.
+    padding = bytes(0xFFC0 - len(frame) - 4)
+    comment = b'\xff\xfe' + struct.pack('>H', 2 + len(padding) + len(decoy)) + padding + decoy
+    for marker in (b'\xff\xd0', b'\xff\x01'):
+        bomb = data[:2] + marker + bytes(frame) + comment + data[2:start] + data[start + 19 :]
+        with pytest.raises(ValueError, match='broken JPEG'):
+            compressed_to_rgb(CompressedImage(format='jpeg', data=bomb))
+
+
+def chunk(kind, data):
+    checksum = struct.pack('>I', zlib.crc32(kind + data))
+    return struct.pack('>I', len(data)) + kind + data + checksum
+
+
+def test_a_chunk_that_is_longer_than_the_file_is_refused_before_decoding():
+    """OpenCV 4.14 would allocate and clear what the chunk says: 14 seconds for 300 bytes."""
+    png = bytearray(compress(RGB, '.png', 'png').data)
+    png[33:37] = struct.pack('>I', 0xF0000000)
+    with pytest.raises(ValueError, match='broken or cut off PNG'):
+        compressed_images._checked(bytes(png))
+
+
+def test_texts_and_profiles_of_a_png_never_reach_the_decoder():
+    """It would unpack each of them: 8 MB and a fraction of a second for 8 KB."""
+    png = bytes(compress(RGB[..., ::-1], '.png', 'png').data)
+    text = chunk(b'zTXt', b'k\0\0' + zlib.compress(bytes(100)))
+    profile = chunk(b'iCCP', b'p\0\0' + zlib.compress(bytes(100)))
+    message = CompressedImage(format='png', data=png[:33] + text + profile + png[33:])
+    assert compressed_images._checked(bytes(message.data)) == (png, (8, 6))
+    np.testing.assert_array_equal(compressed_to_rgb(message), RGB)
+
+
+def test_a_jpeg_of_many_scans_is_refused():
+    """Each scan of a few bytes costs as much as the whole picture."""
+    _, data = cv2.imencode('.jpg', SMOOTH, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    data = data.tobytes()
+    scan = data[data.rindex(b'\xff\xda') : -2]
+    many = data[:-2] + 60 * scan + data[-2:]
+    with pytest.raises(ValueError, match='more than 64 scans'):
+        compressed_to_rgb(CompressedImage(format='jpeg', data=many))
+
+
+def test_the_limit_of_pixels_is_the_callers():
+    message = compress(SMOOTH, '.jpg', 'jpeg')
+    assert compressed_to_rgb(message, max_pixels=64 * 48).shape == (48, 64, 3)
+    with pytest.raises(ValueError, match='64 x 48 pixels is refused as too large: 3071'):
+        compressed_to_rgb(message, max_pixels=64 * 48 - 1)
+    depth = compress(np.ones((48, 64), np.uint16), '.png', '16UC1; compressedDepth png')
+    with pytest.raises(ValueError, match='64 x 48 pixels is refused as too large'):
+        compressed_depth_to_depth(depth, max_pixels=64 * 48 - 1)
+
+
+@pytest.mark.parametrize(('a', 'b'), [(math.nan, 0), (math.inf, 0), (0, 0), (-5, 0), (9, 1)])
+def test_quantised_depth_with_impossible_constants_is_refused(a, b):
+    message = compress(np.ones((2, 2), np.uint16), '.png', '32FC1; compressedDepth png')
+    message.data = struct.pack('<iff', 0, a, b) + bytes(message.data)
+    with pytest.raises(ValueError, match='quantised with'):
+        compressed_depth_to_depth(message)
+
+
 def test_the_size_of_a_jpeg_is_found_behind_other_segments():
     data = bytes(compress(SMOOTH, '.jpg', 'jpeg').data)
     comment, huffman, fill = b'\xff\xfe\0\x05abc', b'\xff\xc4\0\x07abcde', b'\xff\xff'
     data = data[:2] + comment + huffman + fill + data[2:]
-    assert compressed_images._picture_size(data) == (64, 48)
+    assert compressed_images._jpeg_size(data) == (64, 48)
 
 
 def test_a_progressive_jpeg_is_read():
     _, data = cv2.imencode('.jpg', SMOOTH[..., ::-1], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
-    assert compressed_images._picture_size(data.tobytes()) == (64, 48)
+    assert compressed_images._jpeg_size(data.tobytes()) == (64, 48)
     assert compressed_to_rgb(CompressedImage(data=data.tobytes())).shape == (48, 64, 3)
 
 
