@@ -71,32 +71,36 @@ def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 class FrameTransforms:
-    """Listens to /tf and /tf_static once it is asked, where tf2_ros is installed."""
+    """Looks frames up in /tf and /tf_static, where tf2_ros is installed."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._wanted = False
         self._buffer = self._listener = None
 
     def matrix(self, *, target: str, source: str, stamp: Stamp) -> np.ndarray:
         """Return the matrix (4, 4) from source to target; ValueError when it is not known."""
         if target.lstrip('/') == source.lstrip('/'):
             return np.eye(4)
+        self._wanted = True
+        unknown = f'where {source!r} stands, seen from {target!r}, is unknown'
         if Buffer is None:
-            raise ValueError(
-                f'where {source!r} stands, seen from {target!r}, is unknown: tf2_ros is not '
-                'installed; set reference.extrinsics'
-            )
-        if self._listener is None:
-            self._buffer = Buffer()
-            self._listener = TransformListener(self._buffer, self._node)
+            raise ValueError(f'{unknown}: tf2_ros is not installed; set reference.extrinsics')
+        if self._buffer is None:
+            raise ValueError(f'{unknown}: /tf was not read yet')
         try:
             found = self._buffer.lookup_transform(target, source, Time.from_msg(stamp))
         except TransformException as error:
             raise ValueError(
-                f'/tf does not say where {source!r} stands, seen from {target!r}: {error}; '
-                'publish it, or set reference.extrinsics'
+                f'{unknown}: {error}; publish it on /tf, or set reference.extrinsics'
             ) from error
         return transform_to_matrix(found.transform)
+
+    def follow(self) -> None:
+        """Listen as soon as matrix() was asked for more than one frame; /tf is a busy topic."""
+        if self._wanted and self._listener is None and Buffer is not None:
+            self._buffer = Buffer()
+            self._listener = TransformListener(self._buffer, self._node)
 
     def close(self) -> None:
         """Stop listening."""

@@ -13,6 +13,9 @@ from llm_mde_ros.conversions import cloud_to_points, image_to_depth
 
 Reference = Image | LaserScan | PointCloud2
 MAX_POINTS = 20_000  # of a frame: enough to judge depth by, little to compute
+GRID_COLUMNS = 160  # of the grid in which hidden points are looked for
+REACH = 6  # of its cells; so far apart are the points of a lidar
+SEPARATE = 1.2  # times farther is another surface
 
 
 class PixelDepths(NamedTuple):
@@ -90,18 +93,45 @@ def seen_by(camera: Camera, points: np.ndarray) -> PixelDepths:
     """
     Return the depth of points, (N, 3) in the camera's optical frame, in the pixels that see them.
 
-    Points out of view are left out, and of several in one pixel the nearest stays. What something
-    hides from the camera, but not from a sensor elsewhere, is only recognised within one pixel.
+    Points out of view are left out; of several in one pixel the nearest stays, and none stays
+    that only shows through between points of something nearer.
     """
     points = points[points[:, 2] > 0]
     pixels = np.rint(project(points, camera))
     last = camera.width - 1, camera.height - 1
     inside = ((pixels >= 0) & (pixels <= last)).all(axis=1)  # NaN is not
     columns, rows = pixels[inside].astype(np.int64).T
-    z = points[inside, 2]
-    nearest_first = np.argsort(z, kind='stable')
+    depth_m = points[inside, 2].astype(np.float32)
+    nearest_first = np.argsort(depth_m, kind='stable')
     index = (rows * camera.width + columns)[nearest_first]
     index, first = np.unique(index, return_index=True)
-    step = max(1, math.ceil(len(index) / MAX_POINTS))
-    rows, columns = np.divmod(index[::step], camera.width)
-    return PixelDepths(rows, columns, z[nearest_first][first[::step]].astype(np.float32))
+    rows, columns = np.divmod(index, camera.width)
+    depth_m = depth_m[nearest_first][first]
+    visible = np.flatnonzero(~_shows_through(rows, columns, depth_m, camera))
+    kept = visible[:: max(1, math.ceil(len(visible) / MAX_POINTS))]
+    return PixelDepths(rows[kept], columns[kept], depth_m[kept])
+
+
+def _shows_through(
+    rows: np.ndarray, columns: np.ndarray, depth_m: np.ndarray, camera: Camera
+) -> np.ndarray:
+    """
+    Tell which depths have something nearer on two opposite sides: bool (N,).
+
+    Points of a sensor that stands elsewhere are sparse, so that what the camera cannot see for
+    something near appears between them. A floor is nearer on one side only.
+    """
+    cell_px = max(1, round(camera.width / GRID_COLUMNS))
+    row, column = rows // cell_px + REACH, columns // cell_px + REACH
+    shape = (camera.height - 1) // cell_px + 1, (camera.width - 1) // cell_px + 1
+    nearest = np.full(np.add(shape, 2 * REACH), np.inf, np.float32)
+    np.minimum.at(nearest, (row, column), depth_m)
+
+    def towards(down: int, right: int) -> np.ndarray:
+        """Return the nearest depth of the next cells in a direction, (N,)."""
+        steps = range(1, REACH + 1)
+        return np.min([nearest[row + k * down, column + k * right] for k in steps], axis=0)
+
+    beside = np.maximum(towards(0, -1), towards(0, 1))
+    over_and_under = np.maximum(towards(-1, 0), towards(1, 0))
+    return depth_m > SEPARATE * np.minimum(beside, over_and_under)

@@ -110,6 +110,9 @@ def test_one_frame_needs_no_transform(node):
 
 def test_an_unknown_transform_is_a_sentence_with_both_frames_and_what_to_do(node):
     transforms = FrameTransforms(node)
+    with pytest.raises(ValueError, match=r"'laser'.*'camera_optical', is unknown"):
+        transforms.matrix(target='camera_optical', source='laser', stamp=Time())
+    transforms.follow()
     with pytest.raises(ValueError, match=r"'laser'.*'camera_optical'.*set reference.extrinsics"):
         transforms.matrix(target='camera_optical', source='laser', stamp=Time())
     transforms.close()
@@ -132,6 +135,7 @@ def test_a_static_transform_is_found_where_tf2_is_installed(node):
             matrix = transforms.matrix(target='camera_optical', source='laser', stamp=Time(sec=9))
             break
         except ValueError:
+            transforms.follow()
             executor.spin_once(timeout_sec=0.05)
     executor.shutdown()
     transforms.close()

@@ -113,7 +113,7 @@ def test_a_scan_that_stands_ahead_and_looks_left_sees_the_post_where_the_camera_
 
 @pytest.mark.parametrize('camera', [CAMERA, BENT, FISHEYE])
 def test_points_of_a_cloud_come_back_to_the_pixels_that_they_were_made_of(camera):
-    depth_m = np.random.default_rng(3).uniform(0.5, 9, (48, 64)).astype(np.float32)
+    depth_m = np.random.default_rng(3).uniform(2, 2.3, (48, 64)).astype(np.float32)
     cloud = cloud_of(back_project(depth_m, camera).reshape(-1, 3))
     seen = seen_by(camera, reference_to_points(cloud, None))
     assert len(seen.rows) > 0.9 * depth_m.size
@@ -180,7 +180,7 @@ def test_a_smaller_depth_image_of_the_same_view_keeps_the_half_pixel():
 
 def test_a_large_depth_image_is_thinned_out():
     large = CAMERA.resized(width=640, height=480)
-    depth_m = np.random.default_rng(0).uniform(1, 5, (480, 640)).astype(np.float32)
+    depth_m = np.random.default_rng(0).uniform(2, 2.3, (480, 640)).astype(np.float32)
     points = reference_to_points(depth_to_image(depth_m, Header()), large)
     assert MAX_POINTS / 2 < len(points) <= MAX_POINTS
     seen = seen_by(large, points)
@@ -203,6 +203,34 @@ def test_a_depth_camera_beside_the_camera_sees_the_thing_elsewhere():
     seen = seen_by(CAMERA, move_points(points, matrix))
     near = seen.columns[seen.depth_m == 1.0]
     assert (near.min(), near.max()) == (36, 45)  # 60 px * 0.1 m / 1 m further right
+
+
+def test_a_wall_does_not_show_through_between_the_points_of_a_near_thing():
+    # rings of a lidar, 5 pixels apart, hit a near thing; from above, it sees the wall behind
+    x, y = np.meshgrid(np.linspace(-0.5, 0.5, 200), np.arange(-0.4, 0.4, 5 / 60))
+    thing = np.stack([x, y, 0 * x + 1], axis=-1).reshape(-1, 3)
+    x, y = np.meshgrid(np.linspace(-3, 3, 200), np.linspace(-1.2, 1.2, 40))
+    wall = np.stack([x, y, 0 * x + 4], axis=-1).reshape(-1, 3)
+    seen = seen_by(CAMERA, np.concatenate([thing, wall]))
+    within = (abs(seen.columns - 31.5) < 29) & (abs(seen.rows - 21) < 16)
+    assert within.sum() > 200
+    np.testing.assert_array_equal(seen.depth_m[within], 1.0)
+    assert (seen.depth_m[~within] == 4.0).sum() > 100  # above and below the thing
+
+
+def test_a_floor_that_rises_into_the_distance_stays():
+    _, rows = np.meshgrid(np.arange(64), np.arange(48))
+    with np.errstate(divide='ignore'):
+        floor_m = np.where(rows > 24, 60 * 0.3 / (rows - 23.5), np.nan).astype(np.float32)
+    seen = seen_by(CAMERA, reference_to_points(depth_to_image(floor_m, Header()), CAMERA))
+    assert len(seen.rows) == np.isfinite(floor_m).sum()
+
+
+def test_a_thing_before_a_wall_and_the_wall_beside_it_stay():
+    depth_m = np.full((48, 64), 4.0, np.float32)
+    depth_m[20:30, 20:30] = 1.0
+    seen = seen_by(CAMERA, reference_to_points(depth_to_image(depth_m, Header()), CAMERA))
+    assert len(seen.rows) == depth_m.size
 
 
 def test_a_depth_image_needs_a_camera_of_its_shape():
