@@ -1,0 +1,40 @@
+"""An index of weights may name safetensors of its own folder, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llm_mde_core import LLMMDEForDepthEstimation
+from llm_mde_core.model_files import check_model_folder
+
+INDEX = 'model.safetensors.index.json'
+
+
+def test_a_model_saved_in_parts_is_fine(
+    tiny_model: LLMMDEForDepthEstimation, tmp_path: Path
+) -> None:
+    tiny_model.save_pretrained(tmp_path, max_shard_size='50KB')
+    assert (tmp_path / INDEX).exists()
+    check_model_folder(tmp_path)
+    LLMMDEForDepthEstimation.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'part', ['pytorch_model.bin', '../other/model.safetensors', '/tmp/model.safetensors', 3]
+)
+def test_a_part_of_another_kind_or_place_is_refused(tmp_path: Path, part: object) -> None:
+    (tmp_path / INDEX).write_text(json.dumps({'weight_map': {'head.weight': part}}))
+    with pytest.raises(ValueError, match='only safetensors files of the same folder'):
+        check_model_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'text', ['', '[]', '{}', '{"weight_map": 3}', 'null', '{"weight_map": {"a": []}}']
+)
+def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / INDEX).write_text(text)
+    with pytest.raises(ValueError, match='is no index of weights'):
+        check_model_folder(tmp_path)
