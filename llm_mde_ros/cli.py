@@ -211,6 +211,74 @@ def demo(
     print(f'{out / "bag"}, {out / "demo.png"} and {out / "demo.json"} are written.')
 
 
+@app.command()
+def bench(
+    ros: Annotated[
+        bool, typer.Option('--ros', help='Measure the node too: rate, latency, processor time.')
+    ] = False,
+    models: Annotated[str, typer.Option(help='Presets, names or folders: a,b.')] = 'tiny,paper',
+    sizes: Annotated[str, typer.Option(help='Widths of 4:3 images, pixels.')] = '640',
+    inputs: Annotated[str, typer.Option(help='Widths of 4:3 network inputs, pixels.')] = '',
+    batches: Annotated[str, typer.Option(help='Batches of those inputs.')] = '1',
+    precisions: Annotated[str, typer.Option(help='fp32, bf16, fp16, auto.')] = '',
+    compile: Annotated[str, typer.Option(help='off, on, auto.')] = '',
+    device: Device = 'auto',
+    seconds: Annotated[float, typer.Option(help='Time for each case.')] = 5.0,
+    memory: Annotated[bool, typer.Option(help='Measure the peak memory of each case.')] = True,
+    report: Annotated[Path | None, typer.Option('--json', help='Write the report.')] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help='Print the ratios of two reports.')
+    ] = None,
+    soak: Annotated[
+        int | None, typer.Option(help='Print the memory while this many frames go through.')
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option('--profile', help='Print what takes the time of every case.')
+    ] = False,
+) -> None:
+    """Measure speed beside the authors' way, Depth Anything and the machine's limit."""
+    from llm_mde_core.bench import command
+    from llm_mde_core.bench.options import BenchOptions, names, numbers
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the node is stopped too
+    with sentences_for_errors():
+        options = BenchOptions(
+            models=names(models),
+            sizes=numbers(sizes),
+            inputs=numbers(inputs),
+            batches=numbers(batches),
+            precisions=names(precisions),
+            compile=names(compile),
+            device=device,
+            seconds=seconds,
+            memory=memory,
+        )
+        if compare:
+            command.compare(*compare)
+        elif soak is not None:
+            command.soak_frames(options, frames=soak)
+        elif profile:
+            command.profile(options)
+        else:
+            command.bench(
+                options,
+                out=report,
+                say=say,
+                measure_node=node_measurement(options) if ros else None,
+            )
+
+
+def node_measurement(options: Any) -> Callable[[], list[dict[str, Any]]]:
+    """Return what measures the node with the first model of the options of a benchmark."""
+    from llm_mde_ros.bench_node import NodeBenchOptions, measure_node
+
+    width = options.sizes[0]
+    node = NodeBenchOptions(
+        model=options.models[0], device=options.device, width=width, height=width * 3 // 4
+    )
+    return lambda: measure_node(node, say=say)
+
+
 def demo_table(report: dict[str, Any]) -> Table:
     """Lay out the figures of a demonstration."""
     latency, abs_rel = report['latency_ms'], report['abs_rel']

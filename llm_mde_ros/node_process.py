@@ -60,6 +60,11 @@ class NodeProcess:
         self._process.wait()
 
     @property
+    def pid(self) -> int:
+        """Return the number of the process."""
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         """Return the exit status, None while the node runs."""
         return self._process.poll()

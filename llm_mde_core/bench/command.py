@@ -23,18 +23,19 @@ def bench(
     *,
     out: Path | None,
     say: Say,
-    measure_node: Callable[[], dict[str, Any]] | None = None,
+    measure_node: Callable[[], list[dict[str, Any]]] | None = None,
 ) -> None:
     """Measure and print; write the report as JSON. `measure_node` adds the part with ROS."""
     if out is not None and not out.parent.is_dir():
         raise ValueError(f'{out.parent} is no folder: the report cannot be written to {out}')
+    # first: processes are started better before torch has threads
+    node = measure_node() if measure_node is not None else []
     report = run_bench(options, say=say)
-    if measure_node is not None:
-        report['node'] = measure_node()
-        report['ratios']['node_overhead_ms'] = report['node'][0]['overhead_ms']['p50']
+    if node:
+        report['node'] = node
+        report['ratios']['node_overhead_ms'] = node[0]['overhead_ms']['p50']
+        print(f'{node_text(node)}\n')
     print(report_text(report))
-    if measure_node is not None:
-        print(f'\n{node_text(report["node"])}')
     if out is not None:
         out.write_text(json.dumps(report, indent=2) + '\n')
         say(f'{out} is written.')

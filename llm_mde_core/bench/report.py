@@ -29,6 +29,21 @@ COLUMNS: Mapping[str, Cell] = {
 }
 
 
+NODE_FIGURES: Mapping[str, Callable[[Row], float]] = {
+    'added to the network': lambda f: f['overhead_ms']['p50'],
+    'stamp to subscriber p50': lambda f: f['latency_ms']['p50'],
+    'stamp to subscriber p95': lambda f: f['latency_ms']['p95'],
+    'stamp to subscriber p99': lambda f: f['latency_ms']['p99'],
+    'flood: images sent': lambda f: f['flood']['sent'],
+    'flood: depth received': lambda f: f['flood']['depth'],
+    'flood: skipped': lambda f: f['flood']['skipped'],
+    'flood: depth images/s': lambda f: f['flood']['images_per_s'],
+    'flood: CPU % node': lambda f: f['flood']['cpu_percent']['node'],
+    'flood: CPU % publisher': lambda f: f['flood']['cpu_percent']['publisher'],
+    'flood: CPU % subscriber': lambda f: f['flood']['cpu_percent']['subscriber'],
+}
+
+
 def ratios(rows: Sequence[Row]) -> dict[str, float | None]:
     """
     Return how many times faster we are beside the references; None where not measured.
@@ -99,9 +114,16 @@ def comparison_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     )
 
 
-def node_text(phases: Sequence[Row]) -> str:
-    """Lay out what was measured at the node, with ROS."""
-    return ''
+def node_text(strides: Sequence[Row]) -> str:
+    """Lay out the figures of the node, one column for each stride of its points."""
+    head = ['node, p50 ms', *(f'points.stride {figures["stride"]}' for figures in strides)]
+    rows = [
+        [stage, *(_shown(figures['stages_ms'][stage]['p50']) for figures in strides)]
+        for stage in strides[0]['stages_ms']
+    ]
+    for label, read in NODE_FIGURES.items():
+        rows.append([label, *(_shown(read(figures)) for figures in strides)])
+    return table([head, *rows])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
