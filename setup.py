@@ -49,7 +49,10 @@ setup(
         'transformers>=5.20',
         'typer>=0.9',
     ],
-    extras_require={'test': ['pytest>=7', 'pyyaml>=5.4']},
+    extras_require={
+        'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5'],  # llm-mde export
+        'test': ['pytest>=7', 'pyyaml>=5.4'],
+    },
     entry_points={
         'console_scripts': [
             'depth_node = llm_mde_ros.depth_node:main',

@@ -38,6 +38,12 @@ def requirements_of_setup() -> list[Requirement]:
     return listed((ROOT / 'setup.py').read_text(), 'install_requires')
 
 
+def requirements_of_export() -> list[Requirement]:
+    """Return what `llm-mde export` needs on top, an extra of setup.py."""
+    (items,) = re.findall(r"'onnx': \[(.*?)\]", (ROOT / 'setup.py').read_text())
+    return [Requirement(item) for item in re.findall(r"'([^']+)'", items)]
+
+
 def requirements_of_training() -> list[Requirement]:
     return listed((ROOT / 'training/pyproject.toml').read_text(), 'dependencies')
 
@@ -68,7 +74,9 @@ def test_requirements_leave_ros_and_torchvision_alone() -> None:
     assert names == set(ROSDEP_KEYS)  # so no rclpy, no messages, no torchvision
 
 
-@pytest.mark.parametrize('source', [requirements_of_setup, requirements_of_training])
+@pytest.mark.parametrize(
+    'source', [requirements_of_setup, requirements_of_export, requirements_of_training]
+)
 def test_the_pinned_versions_fit_what_the_packages_require(source) -> None:
     known = pins()
     for requirement in source():
@@ -119,7 +127,8 @@ def test_what_is_imported_from_pypi_is_required(packages: list[str], source) -> 
     pinned = {name.replace('-', '_') for name in pins()} | set(modules)
     names = set().union(*(imports_of(ROOT / package) for package in packages))
     used = {modules.get(name, name).replace('_', '-') for name in names & pinned}
-    assert used <= {canonicalize_name(requirement.name) for requirement in source()}
+    required = [*source(), *requirements_of_export()]
+    assert used <= {canonicalize_name(requirement.name) for requirement in required}
 
 
 def test_versions_agree() -> None:
