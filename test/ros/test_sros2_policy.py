@@ -1,0 +1,88 @@
+"""The SROS 2 policy allows what a running node has, and not more."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from llm_mde_ros.sros2_policy import sros2_policy
+from llm_mde_ros.topics import OUTPUTS
+
+FILE = Path(__file__).resolve().parents[2] / 'config' / 'sros2_policy.xml'
+
+
+def allowed(policy: str, kind: str, permission: str) -> set[str]:
+    """Return the full names, resolved as sros2 does it."""
+    profile = ElementTree.fromstring(policy.encode()).find('.//profile')
+    namespace = profile.get('ns').rstrip('/') + '/'
+    own = namespace + profile.get('node')
+    names = [
+        element.text
+        for group in profile.findall(f'{kind}s')
+        if group.get(permission) == 'ALLOW'
+        for element in group
+    ]
+    resolved = {n if n.startswith('/') else n.replace('~', own) for n in names}
+    return {n if n.startswith('/') else namespace + n for n in resolved}
+
+
+def names(pairs: list[tuple[str, list[str]]]) -> set[str]:
+    return {name for name, _ in pairs}
+
+
+def test_the_file_is_the_generated_one() -> None:
+    assert FILE.read_text() == sros2_policy(), 'python -m llm_mde_ros.sros2_policy > that file'
+
+
+def test_remapped_inputs_and_a_namespace() -> None:
+    policy = sros2_policy(image='/camera/image_raw', camera_info='info', namespace='/robot')
+    assert allowed(policy, 'topic', 'subscribe') == {
+        '/camera/image_raw',
+        '/camera/image_raw/compressed',
+        '/robot/info',
+    }
+    assert '/robot/points' in allowed(policy, 'topic', 'publish')
+    assert '/diagnostics' in allowed(policy, 'topic', 'publish')
+    assert '/robot/depth_node/get_state' in allowed(policy, 'service', 'reply')
+    path = ElementTree.fromstring(policy.encode()).find('.//enclave').get('path')
+    assert path == '/robot/depth_node'
+
+
+@pytest.mark.parametrize('namespace', ['/', '/robot'])
+def test_a_policy_denies_what_it_does_not_name(namespace: str) -> None:
+    policy = ElementTree.fromstring(sros2_policy(namespace=namespace).encode())
+    values = {value for element in policy.iter() for value in element.attrib.values()}
+    text = [element.text or '' for element in policy.iter()]
+    assert 'DENY' not in values  # the default of sros2
+    assert not any('*' in word for word in [*values, *text])
+
+
+def test_it_is_what_a_running_node_has(
+    robot_with: Callable[[dict[str, Any]], AbstractContextManager[Any]], tiny_model_dir: Path
+) -> None:
+    policy = FILE.read_text()
+    with robot_with({'model': str(tiny_model_dir), 'device': 'cpu'}) as robot:
+        robot.wait_for(lambda: robot.statuses, 'diagnostics', timeout_s=120.0)
+        robot.listen('depth/image')
+        published, subscribed, services = set(), set(), set()
+
+        def look(topic: str) -> bool:
+            node, of = robot.node, ('depth_node', '/')
+            published.update(names(node.get_publisher_names_and_types_by_node(*of)))
+            subscribed.update(names(node.get_subscriber_names_and_types_by_node(*of)))
+            services.update(names(node.get_service_names_and_types_by_node(*of)))
+            return topic in subscribed
+
+        robot.wait_for(lambda: look('/image'), 'reader of image')
+        assert robot.set_parameter('image_transport', 'compressed').successful
+        robot.wait_for(lambda: look('/image/compressed'), 'reader of image/compressed')
+        clients = names(robot.node.get_client_names_and_types_by_node('depth_node', '/'))
+    missing = {f'/{topic.name}' for topic in OUTPUTS if topic.message_type is None}
+    assert published == allowed(policy, 'topic', 'publish') - missing
+    assert subscribed == allowed(policy, 'topic', 'subscribe')
+    optional = {'/depth_node/get_type_description'}  # before Jazzy
+    assert services | optional == allowed(policy, 'service', 'reply')
+    assert not clients
