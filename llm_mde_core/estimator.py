@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 import json
-import logging
 from pathlib import Path
 import time
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 import torch
-from transformers.utils import logging as transformers_logging
+from transformers.utils import logging
 
+from llm_mde_core.compiled import RunFrame, compile_frame
 from llm_mde_core.config import LLMMDEConfig
 from llm_mde_core.device import PRECISIONS, choose_compile, choose_device, choose_precision
 from llm_mde_core.frame import Frame, FrameOutput
@@ -27,7 +27,6 @@ from llm_mde_core.prediction import DepthPrediction
 from llm_mde_core.prompt import CLASS_WORDS, decode_prompt
 
 CHECKPOINTS = Path(__file__).parent / 'checkpoints'
-logger = logging.getLogger(__name__)
 
 
 class DepthEstimator:
@@ -48,7 +47,7 @@ class DepthEstimator:
         self.compiles = choose_compile(compile, self.device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.processor = LLMMDEImageProcessor.from_config(model.config)
-        self._frames: dict[tuple[Fit, int, int], Callable[..., FrameOutput]] = {}
+        self._frames: dict[tuple[Fit, int, int], RunFrame] = {}
 
     @classmethod
     def from_pretrained(
@@ -90,13 +89,12 @@ class DepthEstimator:
         """
         _check_image(rgb, camera)
         start = time.perf_counter()
-        frame, focal_px = self._frame_of(camera)
-        image = _to_tensor(rgb).to(self.device)
+        image = _to_device(rgb, self.device)
         self._wait()
         prepared = time.perf_counter()
 
         with self._autocast():
-            output = frame(image, focal_px, self.model.constants())
+            output = self._run(image, camera)
         self._wait()
         estimated = time.perf_counter()
         return DepthPrediction(
@@ -143,15 +141,21 @@ class DepthEstimator:
             'license': getattr(config, 'weights_license', 'not stated'),
         }
 
-    def _frame_of(self, camera: Camera) -> tuple[Callable[..., FrameOutput], torch.Tensor]:
-        """Return what computes a frame of this camera, and the fitted image's focal length."""
+    def _run(self, image: torch.Tensor, camera: Camera) -> FrameOutput:
+        """Compute one frame; the first one of a camera is compiled before."""
         height, width = camera.height, camera.width
         fit = self.processor.fit(height=height, width=width, focal_px=camera.focal_px)
+        focal_px = camera.resized(width=fit.width, height=fit.height).focal_px
+        inputs = (
+            image,
+            torch.full((1,), focal_px, device=self.device),
+            self.model.constants(),
+        )
         key = (fit, height, width)
         if key not in self._frames:
-            self._frames[key] = Frame(self.model, fit, height=height, width=width)
-        focal_px = camera.resized(width=fit.width, height=fit.height).focal_px
-        return self._frames[key], torch.full((1,), focal_px, device=self.device)
+            frame = Frame(self.model, fit, height=height, width=width)
+            self._frames[key] = compile_frame(frame, *inputs) if self.compiles else frame
+        return self._frames[key](*inputs)
 
     def _read_prompt(self, output: FrameOutput) -> tuple[str, str]:
         if output.prompt_ids is None or output.depth_class is None:
@@ -194,21 +198,24 @@ def find_model(model: str | Path, *, allow_download: bool) -> str:
     )
 
 
-def _to_tensor(rgb: np.ndarray) -> torch.Tensor:
-    """Share the image's memory where torch can: it takes neither read-only nor mirrored arrays."""
-    return torch.from_numpy(np.require(rgb, requirements=['C', 'W']))
+def _to_device(rgb: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Share the image's memory on the CPU, where torch can; copy it once to any other device."""
+    image = torch.from_numpy(np.require(rgb, requirements=['C', 'W']))  # not read-only or mirrored
+    if device.type == 'cuda':
+        return image.pin_memory().to(device, non_blocking=True)
+    return image.to(device)
 
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     """Keep transformers' progress bar out of a node's log."""
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         if was_enabled:
-            transformers_logging.enable_progress_bar()
+            logging.enable_progress_bar()
 
 
 def _check_image(rgb: np.ndarray, camera: Camera) -> None:

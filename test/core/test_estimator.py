@@ -8,11 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Laplace
 
 from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation
 from llm_mde_core.device import choose_compile, choose_device, choose_precision
-from llm_mde_core.frame import confidence_of
 
 
 @pytest.fixture(scope='module')
@@ -97,16 +95,6 @@ def test_images_of_another_kind_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         estimator.infer(image, Camera.from_hfov(width=64, height=48, hfov_deg=60.0))
-
-
-def test_confidence_is_the_probability_of_a_small_error() -> None:
-    for spread in (0.05, 0.3, 2.0):
-        laplace = Laplace(0.0, spread)
-        limit = torch.tensor(1.25).log()
-        expected = float(laplace.cdf(limit) - laplace.cdf(-limit))
-        assert float(confidence_of(torch.tensor(spread).log())) == pytest.approx(
-            expected, abs=1e-6
-        )
 
 
 def test_reduced_precision_stays_close(

@@ -1,0 +1,88 @@
+"""One frame as one graph: torch.compile and, on CUDA, a recorded graph that the host replays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import logging
+import time
+
+import torch
+
+from llm_mde_core.constants import Constants
+from llm_mde_core.frame import Frame, FrameOutput
+
+logger = logging.getLogger(__name__)
+RunFrame = Callable[[torch.Tensor, torch.Tensor, Constants | None], FrameOutput]
+
+
+def compile_frame(
+    frame: Frame, rgb: torch.Tensor, focal_px: torch.Tensor, constants: Constants | None
+) -> RunFrame:
+    """
+    Compile a frame for inputs like these; where that is not possible, say why and return it as is.
+
+    The first time takes up to minutes. Torch keeps what it compiled in TORCHINDUCTOR_CACHE_DIR.
+    """
+    inputs = (rgb, focal_px, constants)
+    frame(*inputs)  # so that what fails below is the compiler; transformers prepares itself, too
+    start = time.monotonic()
+    logger.info('Compiling the network for images of %d x %d …', frame.width, frame.height)
+    compiled = torch.compile(frame, fullgraph=True, dynamic=False)
+    try:
+        compiled(*inputs)
+        run: RunFrame = RecordedFrame(compiled, *inputs) if rgb.is_cuda else compiled
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        logger.warning('The network is not compiled, which is slower: %s', reason)
+        return frame
+    logger.info('Compiled in %.0f s.', time.monotonic() - start)
+    return run
+
+
+class RecordedFrame:
+    """A CUDA graph: one launch for everything, from any thread; outputs are copies."""
+
+    def __init__(
+        self,
+        run: RunFrame,
+        rgb: torch.Tensor,
+        focal_px: torch.Tensor,
+        constants: Constants | None,
+    ) -> None:
+        self._run = run
+        self._rgb, self._focal_px = rgb.clone(), focal_px.clone()
+        self._record(constants)
+
+    def __call__(
+        self, rgb: torch.Tensor, focal_px: torch.Tensor, constants: Constants | None
+    ) -> FrameOutput:
+        """Do what the recorded frame does; it reads from where it was recorded."""
+        if constants is not self._constants:
+            self._record(constants)
+        self._rgb.copy_(rgb)
+        self._focal_px.copy_(focal_px)
+        self._graph.replay()
+        return _copy_of(self._output)
+
+    def _record(self, constants: Constants | None) -> None:
+        self._constants = constants
+        self._graph = torch.cuda.CUDAGraph()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # libraries allocate in their first calls
+            for _ in range(3):
+                self._run(self._rgb, self._focal_px, constants)
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(self._graph):
+            self._output = self._run(self._rgb, self._focal_px, constants)
+
+
+def _copy_of(output: FrameOutput) -> FrameOutput:
+    """Save what the next replay overwrites."""
+    ids, chosen = output.prompt_ids, output.depth_class
+    return FrameOutput(
+        depth=output.depth.clone(),
+        certainty=output.certainty.clone(),
+        prompt_ids=None if ids is None else ids.clone(),
+        depth_class=None if chosen is None else chosen.clone(),
+    )
