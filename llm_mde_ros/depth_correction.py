@@ -12,6 +12,7 @@ TIME_CONSTANT_S = 10.0  # after this long, 63 % of an error is taken out
 MAX_STEP_S = 1.0  # a pause does not count for more
 MIN_SAMPLES = 50  # below that, nothing is learned
 MIN_SPREAD = 1.5  # far over near reference (90 over 10 %), below which a shift cannot be told
+MIN_GAIN = 0.3  # of the error: what a shift has to take out to be believed
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def fit(predicted_m: np.ndarray, reference_m: np.ndarray) -> tuple[float, float]
     Return scale and shift (metres) that bring predictions to the reference; half may be outliers.
 
     By medians and median absolute deviations; a scale alone where the reference spans too little
-    to tell both, or where it does as well.
+    to tell both, or where it does nearly as well: a shift carries the errors of the few pixels
+    that a scan sees to all others.
     """
     ratio = float(np.median(reference_m / predicted_m))
     near_m, far_m = np.percentile(reference_m, (10, 90))
@@ -75,10 +77,9 @@ def fit(predicted_m: np.ndarray, reference_m: np.ndarray) -> tuple[float, float]
         return ratio, 0.0
     scale = _deviation(reference_m) / spread_m
     shift_m = float(np.median(reference_m) - scale * np.median(predicted_m))
-    fitted = scale * predicted_m + shift_m
-    if _relative_error(fitted, reference_m) < _relative_error(ratio * predicted_m, reference_m):
-        return scale, shift_m
-    return ratio, 0.0
+    shifted_error = _relative_error(scale * predicted_m + shift_m, reference_m)
+    scaled_error = _relative_error(ratio * predicted_m, reference_m)
+    return (scale, shift_m) if shifted_error < (1 - MIN_GAIN) * scaled_error else (ratio, 0.0)
 
 
 def _deviation(values: np.ndarray) -> float:

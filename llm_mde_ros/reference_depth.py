@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 import math
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ from llm_mde_core.geometry import Camera, back_project, project
 from llm_mde_ros.conversions import cloud_to_points, image_to_depth
 
 Reference = Image | LaserScan | PointCloud2
-MAX_POINTS = 20_000  # of a frame: enough to judge depth by, little to compute
+MAX_POINTS = 5000  # of a frame: enough to judge depth by, little to compute
+MAX_CANDIDATES = 20_000  # for those
+VIEW_MARGIN = 1.02  # times as wide as the camera's view is what may be in it
 GRID_COLUMNS = 160  # of the grid in which hidden points are looked for
 REACH = 6  # of its cells; so far apart are the points of a lidar
 SEPARATE = 1.2  # times farther is another surface
@@ -96,7 +99,7 @@ def seen_by(camera: Camera, points: np.ndarray) -> PixelDepths:
     Points out of view are left out; of several in one pixel the nearest stays, and none stays
     that only shows through between points of something nearer.
     """
-    points = points[points[:, 2] > 0]
+    points = _thinned(points[_may_be_in_view(points, camera)], MAX_CANDIDATES)
     pixels = np.rint(project(points, camera))
     last = camera.width - 1, camera.height - 1
     inside = ((pixels >= 0) & (pixels <= last)).all(axis=1)  # NaN is not
@@ -108,8 +111,24 @@ def seen_by(camera: Camera, points: np.ndarray) -> PixelDepths:
     rows, columns = np.divmod(index, camera.width)
     depth_m = depth_m[nearest_first][first]
     visible = np.flatnonzero(~_shows_through(rows, columns, depth_m, camera))
-    kept = visible[:: max(1, math.ceil(len(visible) / MAX_POINTS))]
+    kept = _thinned(visible, MAX_POINTS)
     return PixelDepths(rows[kept], columns[kept], depth_m[kept])
+
+
+def _may_be_in_view(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """Tell, cheaply, which points are ahead and within the widest rays: bool (N,)."""
+    reach = np.abs(points[:, :2]) <= _widest(camera) * points[:, 2:]
+    return reach.all(axis=1) & (points[:, 2] > 0)
+
+
+@lru_cache(maxsize=2)
+def _widest(camera: Camera) -> np.ndarray:
+    return VIEW_MARGIN * np.nanmax(np.abs(camera.rays()), axis=(0, 1)) + 1 / camera.focal_px
+
+
+def _thinned(values: np.ndarray, count: int) -> np.ndarray:
+    """Return every n-th of the values, at most so many."""
+    return values[:: max(1, math.ceil(len(values) / count))]
 
 
 def _shows_through(

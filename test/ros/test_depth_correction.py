@@ -39,6 +39,13 @@ def test_a_wall_in_one_distance_tells_a_scale_but_no_shift():
     assert scale == pytest.approx(1.25, rel=0.01)
 
 
+def test_a_shift_that_hardly_helps_is_not_believed():
+    predicted_m = REFERENCE_M / 1.2 * np.exp(RNG.normal(0, 0.3, 2000)) + 0.05
+    scale, shift_m = fit(predicted_m, REFERENCE_M)
+    assert shift_m == 0
+    assert scale == pytest.approx(1.2, rel=0.05)
+
+
 def test_a_constant_prediction_gives_a_scale():
     assert fit(np.full(2000, 2.0), REFERENCE_M) == (np.median(REFERENCE_M) / 2, 0.0)
 

@@ -205,6 +205,20 @@ def test_a_depth_camera_beside_the_camera_sees_the_thing_elsewhere():
     assert (near.min(), near.max()) == (36, 45)  # 60 px * 0.1 m / 1 m further right
 
 
+def test_a_huge_cloud_is_thinned_out_before_it_is_projected():
+    rng = np.random.default_rng(0)
+    points = np.column_stack([rng.uniform(-1, 1, (200_000, 2)), np.full(200_000, 2.0)])
+    seen = seen_by(CAMERA.resized(width=640, height=480), points)
+    assert MAX_POINTS / 2 < len(seen.rows) <= MAX_POINTS
+
+
+@pytest.mark.parametrize('camera', [CAMERA, BENT, FISHEYE])
+def test_the_outermost_pixels_are_in_view(camera):
+    points = back_project(np.full((48, 64), 2.0, np.float32), camera).astype(np.float64)
+    corners = points[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert len(seen_by(camera, corners).rows) == 4
+
+
 def test_a_wall_does_not_show_through_between_the_points_of_a_near_thing():
     # rings of a lidar, 5 pixels apart, hit a near thing; from above, it sees the wall behind
     x, y = np.meshgrid(np.linspace(-0.5, 0.5, 200), np.arange(-0.4, 0.4, 5 / 60))
