@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     add('--inputs', type=numbers, default=DEFAULTS.inputs, help='widths of network inputs')
     add('--batches', type=numbers, default=DEFAULTS.batches, help='of network inputs')
     add('--precisions', type=names, default=DEFAULTS.precisions, help='fp32, bf16, fp16, auto')
-    add('--compile', type=names, default=DEFAULTS.compile, help='off, on, auto')
+    add('--compile', type=names, default=DEFAULTS.compile, help='off, on, onnx, auto')
     add('--device', default=DEFAULTS.device, help='auto, cpu, cuda, cuda:N or mps')
     add('--seconds', type=float, default=DEFAULTS.seconds, help='for each case')
     add('--no-memory', action='store_true', help='leave out the peak memory')

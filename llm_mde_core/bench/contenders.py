@@ -1,75 +1,34 @@
 """
-What is measured: our networks, the authors' way and Depth Anything V2-S, behind one call.
+Our networks, and what they are compared with, behind one call.
 
-Shapes: B batch, H and W pixels of the image, Hn and Wn of the network's input.
+Shapes: B batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 import time
-from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional
-from transformers import (
-    AutoTokenizer,
-    DepthAnythingConfig,
-    DepthAnythingForDepthEstimation,
-    Dinov2Config,
-    PreTrainedTokenizerBase,
+
+from llm_mde_core.bench.case import (
+    AUTHORS,
+    DEPTH_ANYTHING,
+    Case,
+    Contender,
+    autocast_of,
+    camera_of,
+    compiled,
+    image_of,
 )
-
-from llm_mde_core.bench.authors import AuthorsLLMMDE
-from llm_mde_core.bench.clock import Stages, seconds_of, wait_for
+from llm_mde_core.bench.clock import Stages, seconds_of
+from llm_mde_core.bench.references import authors, depth_anything, tokenizer
 from llm_mde_core.config import PRESETS, LLMMDEConfig
-from llm_mde_core.device import PRECISIONS
 from llm_mde_core.estimator import CHECKPOINTS, DepthEstimator
-from llm_mde_core.geometry import Camera
-from llm_mde_core.image import LLMMDEImageProcessor
+from llm_mde_core.export import export
 from llm_mde_core.model import LLMMDEForDepthEstimation
-
-AUTHORS = 'authors'
-DEPTH_ANYTHING = 'depth-anything-v2-small'
-HFOV_DEG = 60.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """
-    One thing to measure.
-
-    Door 'frame': an image, uint8 (height, width, 3) in the host's memory, to its depth there.
-    Door 'network': `batch` inputs of the network, (B, 3, height, width), made whole patches, to
-    their depth, both on the device.
-    """
-
-    model: str  # a preset, a bundled name, a folder, AUTHORS or DEPTH_ANYTHING
-    width: int
-    height: int
-    door: str = 'frame'
-    batch: int = 1
-    precision: str = 'fp32'
-    compile: str = 'off'
-    device: str = 'cpu'
-
-    def __str__(self) -> str:
-        return (
-            f'{self.model} {self.door} {self.width}x{self.height} batch {self.batch} '
-            f'{self.precision}{" compiled" if self.compile == "on" else ""}'
-        )
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A case that is ready to run."""
-
-    run: Callable[[], Stages]
-    input_size: tuple[int, int]  # width and height of the network's input
 
 
 def open_contender(case: Case) -> Contender:
@@ -77,20 +36,10 @@ def open_contender(case: Case) -> Contender:
     if case.door == 'network':
         return _network_of(case)
     if case.model == AUTHORS:
-        return _authors(case)
+        return authors(case)
     if case.model == DEPTH_ANYTHING:
-        return _depth_anything(case)
+        return depth_anything(case)
     return _estimator_frame(case)
-
-
-def camera_of(case: Case) -> Camera:
-    """Return a camera of the case's size."""
-    return Camera.from_hfov(width=case.width, height=case.height, hfov_deg=HFOV_DEG)
-
-
-def tokenizer() -> PreTrainedTokenizerBase:
-    """Return the bundled tokenizer, for models with random weights."""
-    return AutoTokenizer.from_pretrained(CHECKPOINTS / 'tiny')
 
 
 def random_model(preset: str) -> LLMMDEForDepthEstimation:
@@ -103,7 +52,7 @@ def random_model(preset: str) -> LLMMDEForDepthEstimation:
 @cache
 def estimator_of(model: str, *, device: str, precision: str, compile: str) -> DepthEstimator:
     """Load a bundled model or a folder; other presets get random weights."""
-    if model in PRESETS and not (CHECKPOINTS / model).exists():
+    if _is_random(model):
         return DepthEstimator(
             random_model(model), name=model, device=device, precision=precision, compile=compile
         )
@@ -118,8 +67,24 @@ def _estimator_of(case: Case) -> DepthEstimator:
     )
 
 
+def _exported(case: Case) -> DepthEstimator:
+    """Export the model for the camera of the case, and load what was written."""
+    with TemporaryDirectory() as scratch:
+        source, out = case.model, Path(scratch, 'exported')
+        if _is_random(case.model):
+            source = str(Path(scratch, case.model))
+            random_model(case.model).save_pretrained(source)
+        export(source, camera_of(case), out)
+        return DepthEstimator.from_pretrained(out, device=case.device)
+
+
+def _is_random(model: str) -> bool:
+    return model in PRESETS and not (CHECKPOINTS / model).exists()
+
+
 def _estimator_frame(case: Case) -> Contender:
-    estimator, camera, rgb = _estimator_of(case), camera_of(case), _image(case)
+    estimator = _exported(case) if case.compile == 'onnx' else _estimator_of(case)
+    camera, rgb = camera_of(case), image_of(case)
 
     def run() -> Stages:
         start = time.perf_counter()
@@ -137,7 +102,7 @@ def _network_of(case: Case) -> Contender:
     estimator = estimator_of(
         case.model, device=case.device, precision=case.precision, compile='off'
     )
-    model = _compiled(estimator.model, case)
+    model = compiled(estimator.model, case)
     device = estimator.device
     patch = estimator.model.config.patch_px
     height, width = (-(-side // patch) * patch for side in (case.height, case.width))
@@ -146,124 +111,8 @@ def _network_of(case: Case) -> Contender:
 
     @torch.inference_mode()
     def run() -> Stages:
-        with _autocast(case):
-            return {'total': seconds_of(lambda: model(pixels, focal_px), device)}
+        with autocast_of(case):
+            constants = estimator.model.constants()
+            return {'total': seconds_of(lambda: model(pixels, focal_px, constants), device)}
 
     return Contender(run, (width, height))
-
-
-def _authors(case: Case) -> Contender:
-    """Run the reference: normalised on the device, its output is on the image's grid already."""
-    network = _prepared(_authors_network(), case)
-    size = network.image_size
-    return Contender(_staged(case, network, lambda pixels: pixels), (size, size))
-
-
-def _depth_anything(case: Case) -> Contender:
-    """Run Depth Anything with an input of the size that `tiny` gets, in its own patches."""
-    config = LLMMDEConfig.from_preset('tiny')
-    fit = LLMMDEImageProcessor.from_config(config).fit(
-        height=case.height, width=case.width, focal_px=camera_of(case).focal_px
-    )
-    patch = 14
-    height, width = (
-        max(1, round(side / patch)) * patch for side in (fit.padded_height, fit.padded_width)
-    )
-    network = _compiled(_prepared(_depth_anything_network(), case), case)
-
-    def fitted(pixels: torch.Tensor) -> torch.Tensor:
-        return functional.interpolate(
-            pixels, (height, width), mode='bilinear', align_corners=False, antialias=True
-        )
-
-    def depth(pixels: torch.Tensor) -> torch.Tensor:
-        return network(pixels).predicted_depth[:, None]
-
-    return Contender(_staged(case, depth, fitted), (width, height))
-
-
-@cache
-def _authors_network() -> AuthorsLLMMDE:
-    return AuthorsLLMMDE(tokenizer())
-
-
-@cache
-def _depth_anything_network() -> DepthAnythingForDepthEstimation:
-    """Return the architecture of Depth Anything V2-S with random weights."""
-    backbone = Dinov2Config(
-        hidden_size=384,
-        num_hidden_layers=12,
-        num_attention_heads=6,
-        image_size=518,
-        patch_size=14,
-        out_indices=[3, 6, 9, 12],
-        reshape_hidden_states=False,
-        apply_layernorm=True,
-    )
-    config = DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=384,
-        neck_hidden_sizes=[48, 96, 192, 384],
-        fusion_hidden_size=64,
-    )
-    return DepthAnythingForDepthEstimation(config)
-
-
-def _staged(
-    case: Case,
-    network: Callable[[torch.Tensor], torch.Tensor],
-    fitted: Callable[[torch.Tensor], torch.Tensor],
-) -> Callable[[], Stages]:
-    """Run a network from uint8 (H, W, 3) on the host to a map (H, W) there."""
-    device, rgb = torch.device(case.device), torch.from_numpy(_image(case))
-    mean = torch.tensor((0.485, 0.456, 0.406), device=device).view(1, 3, 1, 1)
-    std = torch.tensor((0.229, 0.224, 0.225), device=device).view(1, 3, 1, 1)
-
-    @torch.inference_mode()
-    def run() -> Stages:
-        start = time.perf_counter()
-        pixels = fitted(rgb.to(device).permute(2, 0, 1)[None].float() / 255.0)
-        pixels = (pixels - mean) / std
-        wait_for(device)
-        prepared = time.perf_counter()
-        with _autocast(case):
-            maps = network(pixels)
-        wait_for(device)
-        estimated = time.perf_counter()
-        if maps.shape[-2:] != rgb.shape[:2]:
-            maps = functional.interpolate(maps.float(), rgb.shape[:2], mode='bilinear')
-        maps[0, 0].float().cpu()
-        end = time.perf_counter()
-        return {
-            'preprocess': prepared - start,
-            'network': estimated - prepared,
-            'postprocess': end - estimated,
-            'total': end - start,
-        }
-
-    return run
-
-
-def _prepared(network: Any, case: Case) -> Any:
-    return network.to(case.device).eval().requires_grad_(False)
-
-
-def _compiled(network: nn.Module, case: Case) -> Callable[..., Any]:
-    if case.compile == 'off':
-        return network
-    mode = 'reduce-overhead' if torch.device(case.device).type == 'cuda' else 'default'
-    return torch.compile(network, mode=mode, dynamic=False)
-
-
-def _autocast(case: Case) -> torch.autocast:
-    dtype = PRECISIONS[case.precision]
-    kind = torch.device(case.device).type
-    return torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32)
-
-
-def _image(case: Case) -> np.ndarray:
-    """Return an image like any other: smooth, with noise."""
-    random = np.random.default_rng(0)
-    rows, columns = np.mgrid[0 : case.height, 0 : case.width]
-    smooth = np.stack([rows, columns, rows + columns], axis=2) % 200
-    return (smooth + random.integers(0, 56, smooth.shape)).astype(np.uint8)

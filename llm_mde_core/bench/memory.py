@@ -12,7 +12,8 @@ import resource
 
 import torch
 
-from llm_mde_core.bench.contenders import Case, open_contender
+from llm_mde_core.bench.case import Case
+from llm_mde_core.bench.contenders import open_contender
 
 SOAK_POINTS = 10
 MIB = 2**20

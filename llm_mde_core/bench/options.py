@@ -7,7 +7,7 @@ from itertools import product
 
 import torch
 
-from llm_mde_core.bench.contenders import AUTHORS, DEPTH_ANYTHING, Case
+from llm_mde_core.bench.case import AUTHORS, DEPTH_ANYTHING, Case
 from llm_mde_core.device import choose_compile, choose_device, choose_precision
 
 
@@ -17,7 +17,8 @@ class BenchOptions:
     The one place for the benchmark's defaults.
 
     Without `precisions` and `compile`, fp32 without compilation is measured, and what the
-    estimator would choose on the device.
+    estimator would choose on the device. `compile` knows 'onnx', too: the network is exported
+    (fp32) and run by onnxruntime.
     """
 
     models: tuple[str, ...] = ('tiny', 'paper')  # presets, bundled names or folders
@@ -43,11 +44,12 @@ def plan_cases(options: BenchOptions) -> list[Case]:
     authors = (AUTHORS,) if 'paper' in options.models else ()
     anything = (DEPTH_ANYTHING,) if 'tiny' in options.models else ()
     one, plain = (1,), [('fp32', 'off')]
+    by_torch = [way for way in ways if way[1] != 'onnx']
     return [
         *_grid('frame', device, authors, first, one, plain),
-        *_grid('frame', device, anything, first, one, ways),
+        *_grid('frame', device, anything, first, one, by_torch),
         *_grid('frame', device, options.models, options.sizes, one, ways),
-        *_grid('network', device, options.models, options.inputs, options.batches, ways),
+        *_grid('network', device, options.models, options.inputs, options.batches, by_torch),
     ]
 
 
@@ -80,11 +82,13 @@ def _ways(options: BenchOptions, device: torch.device) -> list[tuple[str, str]]:
         ways = [*product(options.precisions or ('fp32',), options.compile or ('off',))]
     else:
         ways = [('fp32', 'off'), ('auto', 'auto')]
-    chosen = [(choose_precision(p, device), _on_or_off(c, device)) for p, c in ways]
-    return list(dict.fromkeys(chosen))
+    chosen = [(choose_precision(p, device), _way(c, device)) for p, c in ways]
+    return [way for way in dict.fromkeys(chosen) if way[1] != 'onnx' or way[0] == 'fp32']
 
 
-def _on_or_off(compile: str, device: torch.device) -> str:
+def _way(compile: str, device: torch.device) -> str:
+    if compile == 'onnx':
+        return compile
     return 'on' if choose_compile(compile, device) else 'off'
 
 
@@ -98,7 +102,7 @@ def usual_case(options: BenchOptions) -> Case:
         width=options.sizes[0],
         height=options.sizes[0] * 3 // 4,
         precision=choose_precision('auto', device),
-        compile=_on_or_off('auto', device),
+        compile=_way('auto', device),
         device=str(device),
     )
 

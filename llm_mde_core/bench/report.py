@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llm_mde_core.bench.contenders import AUTHORS, DEPTH_ANYTHING
+from llm_mde_core.bench.case import AUTHORS, DEPTH_ANYTHING, WAYS
 
 Row = Mapping[str, Any]  # one case and its figures, as in the JSON file
 Cell = Callable[[Row], str]
@@ -16,7 +16,7 @@ COLUMNS: Mapping[str, Cell] = {
     'image': lambda row: f'{row["width"]}x{row["height"]}' if row['door'] == 'frame' else '',
     'input': lambda row: '{}x{}'.format(*row['input']),
     'batch': lambda row: str(row['batch']),
-    'precision': lambda row: row['precision'] + (' compiled' if row['compile'] == 'on' else ''),
+    'precision': lambda row: row['precision'] + WAYS[row['compile']],
     'p50 ms': lambda row: _shown(row['ms']['total']['p50']),
     'p95': lambda row: _shown(row['ms']['total']['p95']),
     'p99': lambda row: _shown(row['ms']['total']['p99']),
@@ -48,17 +48,19 @@ def ratios(rows: Sequence[Row]) -> dict[str, float | None]:
     """
     Return how many times faster we are beside the references; None where not measured.
 
-    'fp32' is our plain eager path, 'best' the fastest way that was measured; Depth Anything is
-    taken at its own fastest. The node's overhead is filled in by who measures the node.
+    'fp32' is our plain eager path, 'best' the fastest way that was measured; `tiny` and Depth
+    Anything are each taken at the fastest of the ways that both were measured in. The node's
+    overhead is filled in by who measures the node.
     """
     authors, anything = _times_ms(rows, AUTHORS), _times_ms(rows, DEPTH_ANYTHING)
     paper, tiny = _times_ms(rows, 'paper'), _times_ms(rows, 'tiny')
-    eager = ('fp32', 'off')
+    eager, common = ('fp32', 'off'), anything.keys() & tiny.keys()
     return {
         'paper_vs_authors_fp32': _ratio(authors.get(eager), paper.get(eager)),
         'paper_vs_authors_best': _ratio(authors.get(eager), min(paper.values(), default=None)),
         'tiny_vs_depth_anything_small': _ratio(
-            min(anything.values(), default=None), min(tiny.values(), default=None)
+            min((anything[way] for way in common), default=None),
+            min((tiny[way] for way in common), default=None),
         ),
         'node_overhead_ms': None,
     }
@@ -144,10 +146,9 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def _name(row: Row) -> str:
-    compiled = ' compiled' if row['compile'] == 'on' else ''
     return (
         f'{row["model"]}, {row["door"]} {row["width"]}x{row["height"]}, batch {row["batch"]}, '
-        f'{row["precision"]}{compiled}'
+        f'{row["precision"]}{WAYS[row["compile"]]}'
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from llm_mde_core.bench.case import Case, Contender
 from llm_mde_core.bench.clock import Stages, Timing, measure
-from llm_mde_core.bench.contenders import Case, Contender, open_contender
+from llm_mde_core.bench.contenders import open_contender
 from llm_mde_core.bench.machine import (
     describe_machine,
     describe_versions,

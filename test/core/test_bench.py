@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from llm_mde_core.bench import contenders
+from llm_mde_core.bench import references
 from llm_mde_core.bench.__main__ import main
+from llm_mde_core.bench.case import AUTHORS, DEPTH_ANYTHING, Case
 from llm_mde_core.bench.clock import Timing, measure
-from llm_mde_core.bench.contenders import AUTHORS, DEPTH_ANYTHING, Case, open_contender
+from llm_mde_core.bench.contenders import open_contender
 from llm_mde_core.bench.memory import peak_memory_mib, soak
 from llm_mde_core.bench.options import BenchOptions, numbers, plan_cases
 from llm_mde_core.bench.report import comparison_text, ratios
@@ -113,7 +114,7 @@ def test_a_model_folder_is_measured_through_both_doors(tiny_model_dir: Path, doo
 
 
 def test_depth_anything_gets_as_many_pixels_as_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contenders, '_depth_anything_network', lambda: Echo())
+    monkeypatch.setattr(references, '_depth_anything_network', lambda: Echo())
     contender = open_contender(Case(model=DEPTH_ANYTHING, width=640, height=480))
     width, height = contender.input_size
     assert (width % 14, height % 14) == (0, 0)
@@ -197,7 +198,9 @@ def test_ratios_say_how_many_times_faster_we_are() -> None:
         'node_overhead_ms': None,
     }
     others = [row(DEPTH_ANYTHING, 300.0), row(DEPTH_ANYTHING, 200.0, compile='on')]
-    assert ratios([*others, row('tiny', 50.0)])['tiny_vs_depth_anything_small'] == 4.0
+    ours = [row('tiny', 90.0), row('tiny', 50.0, compile='on'), row('tiny', 1.0, compile='onnx')]
+    assert ratios([*others, *ours])['tiny_vs_depth_anything_small'] == 4.0
+    assert ratios([*others, ours[0]])['tiny_vs_depth_anything_small'] == pytest.approx(3.333)
 
 
 def test_a_comparison_finds_the_same_cases_and_their_ratio() -> None:

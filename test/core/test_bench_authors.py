@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, PreTrainedTokenizerBase, ViTConfig
 
 from llm_mde_core.bench.authors import AuthorsLLMMDE, describe
-from llm_mde_core.bench.contenders import tokenizer as bundled_tokenizer
+from llm_mde_core.bench.references import tokenizer as bundled_tokenizer
 from llm_mde_core.bench.roofline import count_work
 
 

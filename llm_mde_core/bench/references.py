@@ -1,0 +1,131 @@
+"""
+What we are compared with: the authors' way and Depth Anything V2-S, with random weights.
+
+Shapes: H and W pixels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+import time
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import (
+    AutoTokenizer,
+    DepthAnythingConfig,
+    DepthAnythingForDepthEstimation,
+    Dinov2Config,
+    PreTrainedTokenizerBase,
+)
+
+from llm_mde_core.bench.authors import AuthorsLLMMDE
+from llm_mde_core.bench.case import Case, Contender, autocast_of, camera_of, compiled, image_of
+from llm_mde_core.bench.clock import Stages, wait_for
+from llm_mde_core.config import LLMMDEConfig
+from llm_mde_core.estimator import CHECKPOINTS
+from llm_mde_core.image import LLMMDEImageProcessor
+
+
+def authors(case: Case) -> Contender:
+    """Run the reference: normalised on the device, its output is on the image's grid already."""
+    network = prepared(_authors_network(), case)
+    size = network.image_size
+    return Contender(_staged(case, network, lambda pixels: pixels), (size, size))
+
+
+def depth_anything(case: Case) -> Contender:
+    """Run Depth Anything with an input of the size that `tiny` gets, in its own patches."""
+    config = LLMMDEConfig.from_preset('tiny')
+    fit = LLMMDEImageProcessor.from_config(config).fit(
+        height=case.height, width=case.width, focal_px=camera_of(case).focal_px
+    )
+    patch = 14
+    height, width = (
+        max(1, round(side / patch)) * patch for side in (fit.padded_height, fit.padded_width)
+    )
+    network = compiled(prepared(_depth_anything_network(), case), case)
+
+    def fitted(pixels: torch.Tensor) -> torch.Tensor:
+        return functional.interpolate(
+            pixels, (height, width), mode='bilinear', align_corners=False, antialias=True
+        )
+
+    def depth(pixels: torch.Tensor) -> torch.Tensor:
+        return network(pixels).predicted_depth[:, None]
+
+    return Contender(_staged(case, depth, fitted), (width, height))
+
+
+@cache
+def _authors_network() -> AuthorsLLMMDE:
+    return AuthorsLLMMDE(tokenizer())
+
+
+@cache
+def _depth_anything_network() -> DepthAnythingForDepthEstimation:
+    """Return the architecture of Depth Anything V2-S with random weights."""
+    backbone = Dinov2Config(
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        image_size=518,
+        patch_size=14,
+        out_indices=[3, 6, 9, 12],
+        reshape_hidden_states=False,
+        apply_layernorm=True,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=384,
+        neck_hidden_sizes=[48, 96, 192, 384],
+        fusion_hidden_size=64,
+    )
+    return DepthAnythingForDepthEstimation(config)
+
+
+def _staged(
+    case: Case,
+    network: Callable[[torch.Tensor], torch.Tensor],
+    fitted: Callable[[torch.Tensor], torch.Tensor],
+) -> Callable[[], Stages]:
+    """Run a network from uint8 (H, W, 3) on the host to a map (H, W) there."""
+    device, rgb = torch.device(case.device), torch.from_numpy(image_of(case))
+    mean = torch.tensor((0.485, 0.456, 0.406), device=device).view(1, 3, 1, 1)
+    std = torch.tensor((0.229, 0.224, 0.225), device=device).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def run() -> Stages:
+        start = time.perf_counter()
+        pixels = fitted(rgb.to(device).permute(2, 0, 1)[None].float() / 255.0)
+        pixels = (pixels - mean) / std
+        wait_for(device)
+        prepared = time.perf_counter()
+        with autocast_of(case):
+            maps = network(pixels)
+        wait_for(device)
+        estimated = time.perf_counter()
+        if maps.shape[-2:] != rgb.shape[:2]:
+            maps = functional.interpolate(maps.float(), rgb.shape[:2], mode='bilinear')
+        maps[0, 0].float().cpu()
+        end = time.perf_counter()
+        return {
+            'preprocess': prepared - start,
+            'network': estimated - prepared,
+            'postprocess': end - estimated,
+            'total': end - start,
+        }
+
+    return run
+
+
+def tokenizer() -> PreTrainedTokenizerBase:
+    """Return the bundled tokenizer, for models with random weights."""
+    return AutoTokenizer.from_pretrained(CHECKPOINTS / 'tiny')
+
+
+def prepared(network: Any, case: Case) -> Any:
+    """Return a network on the device of the case, ready for inference."""
+    return network.to(case.device).eval().requires_grad_(False)
