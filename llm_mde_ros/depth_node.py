@@ -30,6 +30,7 @@ from llm_mde_ros.frame_slot import Frame, RateLimiter
 from llm_mde_ros.frame_worker import FrameWorker
 from llm_mde_ros.image_messages import sound_cv_bridge
 from llm_mde_ros.matched_subscription import MatchedSubscription
+from llm_mde_ros.model_loading import load_estimator
 from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.parameters import declare, read_on_configure
 from llm_mde_ros.topics import DIAGNOSTICS
@@ -94,16 +95,10 @@ class DepthNode(LifecycleNode):
 
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model."""
+        """Load the model and warm it up."""
         p = self._settings
         try:
-            self._estimator = DepthEstimator.from_pretrained(
-                p.model,
-                adapter=p.adapter or None,
-                device=p.device,
-                precision=p.precision,
-                allow_download=p.allow_download,
-            )
+            self._estimator = load_estimator(p, self.get_logger())
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
             self._configure_error = (
                 f'Cannot load the model: {str(error).rstrip(".")}. '

@@ -74,6 +74,28 @@ class DepthNodeParameters:
         choices=('auto', 'fp32', 'fp16', 'bf16'),
         changes=CONFIGURE,
     )
+    compile: str = _parameter(
+        'auto',
+        'Compile the network; auto: on CUDA',
+        choices=('auto', 'on', 'off'),
+        changes=CONFIGURE,
+    )
+    warm_up_width: int = _parameter(
+        640,
+        'Expect images of this width, so that the first one is as fast as the next; 0: do not',
+        name='warm_up.width',
+        unit='pixels',
+        limits=(0, 8192),
+        changes=CONFIGURE,
+    )
+    warm_up_height: int = _parameter(
+        480,
+        'Expect images of this height, and of hfov_deg; 0: do not',
+        name='warm_up.height',
+        unit='pixels',
+        limits=(0, 8192),
+        changes=CONFIGURE,
+    )
     allow_download: bool = _parameter(
         False, 'Fetch a model from the hub when it is not on this machine', changes=CONFIGURE
     )

@@ -26,6 +26,9 @@ class SlowEstimator:
     def __init__(self) -> None:
         self.busy, self.let_go = Event(), Event()
 
+    def warm_up(self, camera: Any) -> float:
+        return 0.0
+
     def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
         self.busy.set()
         assert self.let_go.wait(60)

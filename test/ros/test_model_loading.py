@@ -1,0 +1,76 @@
+"""Loading and warming up, with the real model and a log that can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llm_mde_core.estimator import DepthEstimator
+from llm_mde_core.geometry import Camera
+from llm_mde_ros.model_loading import load_estimator
+from llm_mde_ros.parameters import DepthNodeParameters
+
+
+class Log:
+    """Keeps the sentences by level."""
+
+    def __init__(self) -> None:
+        self.sentences: list[tuple[str, str]] = []
+
+    def info(self, sentence: str) -> None:
+        self.sentences.append(('info', sentence))
+
+    def warning(self, sentence: str) -> None:
+        self.sentences.append(('warning', sentence))
+
+
+@pytest.fixture
+def cameras(monkeypatch: pytest.MonkeyPatch) -> list[Camera]:
+    """Return the cameras that an estimator is warmed up with."""
+    cameras, warm_up = [], DepthEstimator.warm_up
+
+    def recorded(estimator: DepthEstimator, camera: Camera) -> float:
+        cameras.append(camera)
+        return warm_up(estimator, camera)
+
+    monkeypatch.setattr(DepthEstimator, 'warm_up', recorded)
+    return cameras
+
+
+def parameters_of(model: Path, **more: object) -> DepthNodeParameters:
+    return DepthNodeParameters(model=str(model), device='cpu', compile='off', **more)
+
+
+def test_the_model_is_warmed_up_for_the_expected_camera(
+    tiny_model_dir: Path, cameras: list[Camera]
+):
+    log = Log()
+    parameters = parameters_of(tiny_model_dir, warm_up_width=96, warm_up_height=64, hfov_deg=90.0)
+    assert load_estimator(parameters, log).name == str(tiny_model_dir)
+    (camera,) = cameras
+    assert (camera.width, camera.height, round(camera.fx, 6)) == (96, 64, 48.0)
+    (before, after) = log.sentences
+    assert '96x64' in before[1]
+    assert after[1].startswith('Warm after')
+
+
+@pytest.mark.parametrize('zero', ['warm_up_width', 'warm_up_height'])
+def test_without_a_size_there_is_no_warm_up(
+    tiny_model_dir: Path, cameras: list[Camera], zero: str
+):
+    log = Log()
+    load_estimator(parameters_of(tiny_model_dir, **{zero: 0}), log)
+    assert cameras == log.sentences == []
+
+
+def test_a_size_that_the_network_refuses_is_a_warning(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(_estimator: DepthEstimator, _camera: Camera) -> float:
+        raise ValueError('it was exported for 320x240')
+
+    monkeypatch.setattr(DepthEstimator, 'warm_up', refuse)
+    log = Log()
+    assert load_estimator(parameters_of(tiny_model_dir), log)
+    assert log.sentences[-1] == ('warning', 'Not warmed up: it was exported for 320x240')
