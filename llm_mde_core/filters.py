@@ -66,8 +66,8 @@ class DepthFilters:
         return depth
 
     def reset(self) -> None:
-        """Forget the images before."""
-        self._smoother.reset()
+        """Forget the images before; from any thread, also while one is in work."""
+        self._smoother = Smoother()
 
 
 def drop_edges(
@@ -160,18 +160,15 @@ class Smoother:
         """
         elapsed_s = (stamp_ns - self._stamp_ns) * 1e-9
         before = self._mean if camera == self._camera and elapsed_s > 0 else None
-        self._mean, self._camera, self._stamp_ns = depth.log(), camera, stamp_ns
+        now = depth.log()
+        self._mean, self._camera, self._stamp_ns = now, camera, stamp_ns
         if before is None:
             return depth
-        change = self._mean - before
+        change = now - before
         known = change.eq(change).sum()
         change.nan_to_num_(0.0, 0.0, 0.0)  # where either is unknown
         jumps = change.abs().gt_(math.log1p(max_step))
         same_scene = jumps.sum() <= CUT_SHARE * known  # on the device: nobody waits for it
         held_back = change.mul_(math.exp(-elapsed_s / time_s)).mul_((1 - jumps).mul_(same_scene))
-        self._mean -= held_back
+        now -= held_back
         return depth * held_back.neg_().exp_()
-
-    def reset(self) -> None:
-        """Forget the images before."""
-        self._mean = None

@@ -212,7 +212,7 @@ def test_it_begins_anew_when_most_of_the_image_jumps():
     depth = wall(2.1)
     depth[:40] = 5.0  # two thirds
     assert torch.equal(stream(depth), depth)
-    stream.smoother.reset()
+    stream = Stream()
     stream(wall(2.0))
     depth[20:40] = 2.1  # one third: no cut
     assert not torch.equal(stream(depth), depth)
@@ -231,13 +231,6 @@ def test_unknown_depth_does_not_spread_in_time():
     depth[7, 7] = NAN
     third = stream(depth)
     assert torch.equal(third.isnan(), depth.isnan())
-
-
-def test_reset_forgets():
-    stream = Stream()
-    stream(wall(2.0))
-    stream.smoother.reset()
-    assert torch.equal(stream(wall(2.1)), wall(2.1))
 
 
 def test_all_filters_act_in_their_order_and_none_by_default():
