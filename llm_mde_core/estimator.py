@@ -18,6 +18,7 @@ from transformers.utils import logging
 from llm_mde_core.compiled import RunFrame, compile_frame
 from llm_mde_core.config import LLMMDEConfig
 from llm_mde_core.device import PRECISIONS, choose_compile, choose_device, choose_precision
+from llm_mde_core.exported import ExportedNetwork, is_exported, load_exported
 from llm_mde_core.frame import Frame, FrameOutput
 from llm_mde_core.geometry import Camera
 from llm_mde_core.image import Fit, LLMMDEImageProcessor
@@ -34,7 +35,7 @@ class DepthEstimator:
 
     def __init__(
         self,
-        model: LLMMDEForDepthEstimation,
+        model: LLMMDEForDepthEstimation | ExportedNetwork,
         *,
         name: str = '',
         device: str = 'auto',
@@ -67,6 +68,13 @@ class DepthEstimator:
         when there is no such model and ValueError when it does not fit.
         """
         source = find_model(model, allow_download=allow_download)
+        if is_exported(source):
+            exported = load_exported(
+                source, adapter=adapter, device=device, precision=precision, compile=compile
+            )
+            # Without a GPU in onnxruntime, torch's would only see the image come and go.
+            device = device if exported.on_gpu else 'cpu'
+            return cls(exported, name=str(model), device=device, precision='fp32', compile='off')
         try:
             with _no_progress_bar():
                 network = LLMMDEForDepthEstimation.from_pretrained(
@@ -110,6 +118,8 @@ class DepthEstimator:
 
     def warm_up(self, camera: Camera) -> float:
         """Run, and first compile, one black frame of this camera; return the seconds it took."""
+        if isinstance(self.model, ExportedNetwork):
+            camera = self.model.origin.camera  # it takes no other size
         start = time.perf_counter()
         self.infer(np.zeros((camera.height, camera.width, 3), np.uint8), camera)
         return time.perf_counter() - start
@@ -117,10 +127,7 @@ class DepthEstimator:
     def info(self) -> dict[str, Any]:
         """Describe the model: parts, parameters, sizes, depth range, training data, licence."""
         config = self.model.config
-        parts = {
-            name: sum(p.numel() for p in module.parameters())
-            for name, module in self.model.named_children()
-        }
+        trainable, parts = _count_parameters(self.model)
         return {
             'model': self.name,
             'device': str(self.device),
@@ -132,7 +139,7 @@ class DepthEstimator:
             'prompt': config.prompt,
             'parameters': parts,
             'parameters_total': sum(parts.values()),
-            'parameters_trainable': count_trainable(self.model),
+            'parameters_trainable': trainable,
             'image_size_px': config.image_size,
             'patch_px': config.patch_px,
             'canonical_focal_px': config.canonical_focal_px,
@@ -153,6 +160,8 @@ class DepthEstimator:
         )
         key = (fit, height, width)
         if key not in self._frames:
+            if isinstance(self.model, ExportedNetwork):
+                self.model.check_fit(fit, camera)
             frame = Frame(self.model, fit, height=height, width=width)
             self._frames[key] = compile_frame(frame, *inputs) if self.compiles else frame
         return self._frames[key](*inputs)
@@ -175,6 +184,17 @@ class DepthEstimator:
             torch.cuda.synchronize(self.device)
         elif self.device.type == 'mps':
             torch.mps.synchronize()
+
+
+def _count_parameters(
+    model: LLMMDEForDepthEstimation | ExportedNetwork,
+) -> tuple[int, dict[str, int]]:
+    """Return how many adaptation would train, and how many each part has."""
+    if isinstance(model, ExportedNetwork):
+        return 0, model.origin.parameters
+    parts = model.named_children()
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts}
+    return count_trainable(model), counts
 
 
 def find_model(model: str | Path, *, allow_download: bool) -> str:

@@ -14,7 +14,6 @@ from torch import nn
 
 from llm_mde_core.constants import Constants
 from llm_mde_core.image import Fit
-from llm_mde_core.model import LLMMDEForDepthEstimation
 
 CONFIDENT_RATIO = 1.25  # confidence is the predicted probability of an error below this (δ1)
 
@@ -31,9 +30,7 @@ class FrameOutput(NamedTuple):
 class Frame(nn.Module):
     """The path from an image of one size and lens to its depth, all on the network's device."""
 
-    def __init__(
-        self, model: LLMMDEForDepthEstimation, fit: Fit, *, height: int, width: int
-    ) -> None:
+    def __init__(self, model: nn.Module, fit: Fit, *, height: int, width: int) -> None:
         super().__init__()
         self.model = model
         self.fit = fit

@@ -173,6 +173,32 @@ def info(
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Option(help='New folder, for --model and the node.')],
+    width: Annotated[int, typer.Option(help='Of the images of the camera, pixels.')],
+    height: Annotated[int, typer.Option(help='Of the images of the camera, pixels.')],
+    hfov_deg: Annotated[float | None, typer.Option(help='Its horizontal field of view.')] = None,
+    fx: Annotated[float | None, typer.Option(help='Or its focal length, pixels.')] = None,
+    model: Annotated[str, typer.Argument(help='Bundled name, folder, or hub id.')] = 'tiny',
+    adapter: Adapter = '',
+    allow_download: AllowDownload = False,
+) -> None:
+    """Write a model as ONNX, for the images of one camera; onnxruntime runs it, also on GPUs."""
+    from llm_mde_core.export import export as run_export
+    from llm_mde_core.geometry import Camera
+
+    with sentences_for_errors():
+        if (hfov_deg is None) == (fx is None):
+            raise ValueError('Give the camera: either --hfov-deg or --fx.')
+        if fx is None:
+            camera = Camera.from_hfov(width=width, height=height, hfov_deg=hfov_deg)
+        else:
+            camera = Camera(width, height, fx, fx, (width - 1) / 2, (height - 1) / 2)
+        difference = run_export(model, camera, out, adapter=adapter, allow_download=allow_download)
+    print(f'{out} is written: its outputs differ from torch by at most {difference:.1e}.')
+
+
+@app.command()
 def demo(
     bag: Annotated[
         Path | None, typer.Option(help='Bag to play; without one, a room is rendered.')
@@ -221,7 +247,7 @@ def bench(
     inputs: Annotated[str, typer.Option(help='Widths of 4:3 network inputs, pixels.')] = '',
     batches: Annotated[str, typer.Option(help='Batches of those inputs.')] = '1',
     precisions: Annotated[str, typer.Option(help='fp32, bf16, fp16, auto.')] = '',
-    compile: Annotated[str, typer.Option(help='off, on, auto.')] = '',
+    compile: Annotated[str, typer.Option(help='off, on, onnx, auto.')] = '',
     device: Device = 'auto',
     seconds: Annotated[float, typer.Option(help='Time for each case.')] = 5.0,
     memory: Annotated[bool, typer.Option(help='Measure the peak memory of each case.')] = True,

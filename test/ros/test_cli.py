@@ -2,12 +2,14 @@ import json
 from pathlib import Path
 import re
 
+from conftest import small_config
 import cv2
 import numpy as np
 import pytest
 import small_bags
 from typer.testing import CliRunner
 
+from llm_mde_core import LLMMDEForDepthEstimation
 from llm_mde_ros.bags import BagReader
 from llm_mde_ros.cli import app
 
@@ -171,3 +173,31 @@ def test_info_shows_parts_and_is_json_if_asked(tiny_model_dir):
 def test_every_command_explains_its_options():
     for command in ('infer', 'replay', 'info', 'demo'):
         assert 'Usage' in run(command, '--help')
+
+
+def test_export_writes_a_model_that_infer_takes(folder, tokenizer, tmp_path):
+    """Without a language model, too."""
+    model, onnx = tmp_path / 'model', tmp_path / 'onnx'
+    network = LLMMDEForDepthEstimation.create(small_config(language='none'), tokenizer)
+    network.save_pretrained(model)
+    said = run('export', model, '--out', onnx, '--width', 64, '--height', 48, '--fx', 55.4)
+    assert re.search(r'differ from torch by at most \d\.\de-\d\d', said)
+    depths_mm = []
+    for name in (model, onnx):
+        out = tmp_path / f'{name.name}_depth'
+        run('infer', folder / 'a.png', '--out', out, '--hfov-deg', 60, '--model', name)
+        depths_mm.append(cv2.imread(str(out / 'a_depth.png'), cv2.IMREAD_UNCHANGED))
+    np.testing.assert_allclose(*depths_mm, atol=1)
+    assert depths_mm[0].std() > 0
+
+    other = ('infer', folder / 'a.png', '--out', tmp_path / 'no', '--hfov-deg', 20)
+    said = run(*other, '--model', onnx, fails=True)
+    assert f'llm-mde export {model} --width 64 --height 48 --hfov-deg 20.0000 --out' in said
+
+
+@pytest.mark.parametrize('lens', [(), ('--hfov-deg', 60, '--fx', 55)])
+def test_export_needs_one_lens(tmp_path, lens):
+    size = ('--width', 64, '--height', 48)
+    said = run('export', 'tiny', '--out', tmp_path / 'onnx', *size, *lens, fails=True)
+    assert 'either --hfov-deg or --fx' in said
+    assert not (tmp_path / 'onnx').exists()
