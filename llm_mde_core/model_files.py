@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+PARTS = ('vision', 'language')
 
 
 def check_model_folder(folder: str | Path) -> None:
     """
-    Raise ValueError unless every part of the weights is a safetensors file of this folder.
+    Raise ValueError unless the folder holds all of the model itself, weights as safetensors.
 
-    An index (`model.safetensors.index.json`) may name its parts as it likes, and transformers
-    would hand a part of another kind to torch.load.
+    A backbone that config.json only names would be looked up on the hub. An index of weights
+    (`model.safetensors.index.json`) may name parts as it likes, and transformers would hand one of
+    another kind to torch.load.
     """
-    for index in sorted(Path(folder).glob('*.index.json')):
-        try:
-            parts = set(json.loads(index.read_text())['weight_map'].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f'{index} is no index of weights: {error!r}') from error
-        for part in sorted(map(str, parts)):
+    folder = Path(folder)
+    config = _read_object(folder / 'config.json')
+    for part in PARTS:
+        if config.get(f'{part}_name') and not isinstance(config.get(f'{part}_config'), dict):
+            raise ValueError(
+                f'{folder / "config.json"} names {config[f"{part}_name"]!r} in place of a '
+                f'{part}_config: nothing is fetched for a model that is in a folder'
+            )
+    for index in sorted(folder.glob('*.index.json')):
+        parts = _read_object(index).get('weight_map')
+        if not isinstance(parts, dict):
+            raise ValueError(f'{index} is no index of weights: it has no weight_map')
+        for part in sorted(set(map(str, parts.values()))):
             if not part.endswith('.safetensors') or Path(part).name != part:
                 raise ValueError(
                     f'{index} names {part!r} as a part of the weights: only safetensors files '
                     'of the same folder are read'
                 )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:  # bytes that are no text, too
+        raise ValueError(f'{path} is no JSON: {error}') from error
+    except RecursionError as error:
+        raise ValueError(f'{path} is nested too deeply') from error
+    if not isinstance(value, dict):
+        raise ValueError(f'{path} holds no JSON object')
+    return value

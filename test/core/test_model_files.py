@@ -26,15 +26,39 @@ def test_a_model_saved_in_parts_is_fine(
     'part', ['pytorch_model.bin', '../other/model.safetensors', '/tmp/model.safetensors', 3]
 )
 def test_a_part_of_another_kind_or_place_is_refused(tmp_path: Path, part: object) -> None:
+    (tmp_path / 'config.json').write_text('{}')
     (tmp_path / INDEX).write_text(json.dumps({'weight_map': {'head.weight': part}}))
     with pytest.raises(ValueError, match='only safetensors files of the same folder'):
         check_model_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
-    'text', ['', '[]', '{}', '{"weight_map": 3}', 'null', '{"weight_map": {"a": []}}']
+    ('text', 'reason'),
+    [
+        ('', 'no JSON'),
+        ('[]', 'no JSON object'),
+        ('{}', 'no weight_map'),
+        ('{"weight_map": 3}', 'no weight_map'),
+        ('{"weight_map": {"a": []}}', 'only safetensors'),
+        ('[' * 10**5, 'nested too deeply'),
+    ],
 )
-def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / 'config.json').write_text('{}')
     (tmp_path / INDEX).write_text(text)
-    with pytest.raises(ValueError, match='is no index of weights'):
+    with pytest.raises(ValueError, match=reason):
+        check_model_folder(tmp_path)
+
+
+@pytest.mark.parametrize('part', ['vision', 'language'])
+def test_a_backbone_that_is_only_named_is_refused(
+    tiny_model_dir: Path, tmp_path: Path, part: str
+) -> None:
+    config = json.loads((tiny_model_dir / 'config.json').read_text())
+    config[f'{part}_name'] = 'someone/backbone'
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    check_model_folder(tmp_path)  # where the weights came from, and what they are
+    del config[f'{part}_config']
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"'someone/backbone' in place of a {part}_config"):
         check_model_folder(tmp_path)
