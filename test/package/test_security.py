@@ -7,6 +7,7 @@ from contextlib import suppress
 import json
 from pathlib import Path
 import pickle
+import re
 import shutil
 import socket
 
@@ -14,6 +15,7 @@ import pytest
 
 from llm_mde_core import DepthEstimator, LLMMDEForDepthEstimation, add_lora
 
+ROOT = Path(__file__).resolve().parents[2]
 ALWAYS_LOADED = 'from pathlib import Path\nPath({!r}).write_text("ran")\n'
 
 
@@ -185,3 +187,12 @@ def test_a_model_or_adapter_in_a_folder_needs_no_network(model: Path, adapter: P
     load(model, adapter)
     with pytest.raises(FileNotFoundError, match='no adapter'):
         load(model, Path('someone/adapter'))
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    page = (ROOT / 'SECURITY.md').read_text()
+    names = re.findall(r'\b(?:test|config)/[\w/]+\.\w+', page) + re.findall(r'\b\w+\.lock\b', page)
+    names = [name for name in names if name != 'torch.lock']
+    assert len(names) >= 8
+    for name in names:
+        assert (ROOT / name).exists(), name
