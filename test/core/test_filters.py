@@ -77,6 +77,13 @@ def test_a_thing_on_a_slanted_floor_is_cut_out_of_it():
     assert gone.sum() == 3 * HEIGHT
 
 
+def test_points_that_fly_along_rows_and_columns_are_dropped():
+    way = ((COLUMNS + ROWS - 69) / 4).clamp(0, 1)
+    inner = (slice(10, 50), slice(10, 80))  # borders go on otherwise
+    gone = flying(1 / (1 - way * 2 / 3))
+    assert torch.equal(gone[inner], ((way > 0) & (way < 1))[inner])
+
+
 def test_surfaces_that_are_closer_than_the_step_are_one():
     depth = ramp(3.0, 3.2, start=40, length=3)
     assert not flying(depth, max_step=0.1).any()
