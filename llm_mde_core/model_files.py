@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import re
 from typing import Any
 
 PARTS = ('vision', 'language')
@@ -35,6 +36,21 @@ def check_model_folder(folder: str | Path) -> None:
                     f'{index} names {part!r} as a part of the weights: only safetensors files '
                     'of the same folder are read'
                 )
+
+
+def pinned_model(name: str) -> tuple[str, str]:
+    """
+    Split `owner/name@commit` into the hub's id and the commit of 40 hexadecimal digits.
+
+    ValueError without one: what a name or a branch stands for, its owner can change at any time.
+    """
+    found = re.fullmatch(r'([\w.-]+/[\w.-]+)@([0-9a-f]{40})', name, flags=re.ASCII)
+    if not found:
+        raise ValueError(
+            f'a model of the hub is given as owner/name@commit, the commit as 40 hexadecimal '
+            f'digits, not {name!r}'
+        )
+    return found[1], found[2]
 
 
 def _read_object(path: Path) -> dict[str, Any]:

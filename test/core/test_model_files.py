@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_mde_core import LLMMDEForDepthEstimation
-from llm_mde_core.model_files import check_model_folder
+from llm_mde_core.model_files import check_model_folder, pinned_model
 
 INDEX = 'model.safetensors.index.json'
 
@@ -62,3 +62,16 @@ def test_a_backbone_that_is_only_named_is_refused(
     (tmp_path / 'config.json').write_text(json.dumps(config))
     with pytest.raises(ValueError, match=f"'someone/backbone' in place of a {part}_config"):
         check_model_folder(tmp_path)
+
+
+def test_a_model_of_the_hub_is_pinned_to_a_commit() -> None:
+    commit = '0123456789abcdef' * 2 + '01234567'
+    assert pinned_model(f'some-one/model_2.b@{commit}') == ('some-one/model_2.b', commit)
+
+
+@pytest.mark.parametrize(
+    'name', ['a/b', 'a/b@main', 'a/b@' + 'f' * 39, 'b@' + 'f' * 40, 'a/b/c@' + 'f' * 40, '']
+)
+def test_a_model_of_the_hub_without_a_commit_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match='owner/name@commit'):
+        pinned_model(name)
