@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D  # the linear layer of GPT-2
+
+from llm_mde_core.head import DepthAndSpread
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 COMPILE_CHOICES = ('auto', 'on', 'off')
+CAST_BY_AUTOCAST = (nn.Linear, Conv1D, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def choose_device(device: str) -> torch.device:
@@ -31,16 +36,36 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """Return the precision; 'auto' is bf16 (or else fp16) on CUDA and fp32 elsewhere."""
+    """Return the precision; 'auto' is bf16 where the hardware has it, fp16 on other GPUs."""
     if precision == 'auto':
-        if device.type != 'cuda':
-            return 'fp32'
-        return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
+        if device.type == 'cuda':
+            return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
+        return 'bf16' if device.type == 'cpu' and _processor_has_bf16() else 'fp32'
     if precision not in PRECISIONS:
         raise ValueError(
             f"precision must be 'auto' or one of {sorted(PRECISIONS)}, not {precision!r}"
         )
     return precision
+
+
+def _processor_has_bf16() -> bool:
+    able: dict[str, bool] = getattr(torch.cpu, 'get_capabilities', dict)()  # not every torch can tell
+    return bool(able.get('amx_bf16') or able.get('avx512_bf16'))
+
+
+def lay_out(model: nn.Module, *, dtype: torch.dtype) -> None:
+    """
+    Make once of the weights what would else be made of them for every frame.
+
+    Convolutions get their channels last. What autocast would cast to `dtype` is cast; the outputs
+    stay the same, for what it computes in fp32, such as norms and embeddings, is left so.
+    """
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if dtype == torch.float32:
+        return
+    for module in model.modules():
+        if isinstance(module, CAST_BY_AUTOCAST) and not isinstance(module, DepthAndSpread):
+            module.to(dtype)
 
 
 def choose_compile(compile: str, device: torch.device) -> bool:

@@ -17,7 +17,13 @@ from transformers.utils import logging
 
 from llm_mde_core.compiled import RunFrame, compile_frame
 from llm_mde_core.config import LLMMDEConfig
-from llm_mde_core.device import PRECISIONS, choose_compile, choose_device, choose_precision
+from llm_mde_core.device import (
+    PRECISIONS,
+    choose_compile,
+    choose_device,
+    choose_precision,
+    lay_out,
+)
 from llm_mde_core.exported import ExportedNetwork, is_exported, load_exported
 from llm_mde_core.frame import Frame, FrameOutput
 from llm_mde_core.geometry import Camera
@@ -31,7 +37,11 @@ CHECKPOINTS = Path(__file__).parent / 'checkpoints'
 
 
 class DepthEstimator:
-    """Estimate metric depth; holds a model on a device at a precision, ready for inference."""
+    """
+    Estimate metric depth; holds a model on a device at a precision, ready for inference.
+
+    The model is taken over: moved, and cast where the precision is a reduced one.
+    """
 
     def __init__(
         self,
@@ -47,6 +57,7 @@ class DepthEstimator:
         self.precision = choose_precision(precision, self.device)
         self.compiles = choose_compile(compile, self.device)
         self.model = model.to(self.device).eval().requires_grad_(False)
+        lay_out(self.model, dtype=PRECISIONS[self.precision])
         self.processor = LLMMDEImageProcessor.from_config(model.config)
         self._frames: dict[tuple[Fit, int, int], RunFrame] = {}
 

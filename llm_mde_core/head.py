@@ -65,7 +65,10 @@ class DepthHead(nn.Module):
         features = self.blocks[2](self.from_tokens(grid) + joined[2])  # (B, C, h, w)
         features = self.blocks[1](_double(features) + joined[1])  # (B, C, 2h, 2w)
         features = self.blocks[0](_double(features) + joined[0])  # (B, C, 4h, 4w)
-        position, log_spread = self.out(features).float().chunk(2, dim=1)
+        features = self.out[:-1](features).float()
+        # The range of depth spans two decades, too many for the few digits of bf16.
+        with torch.autocast(features.device.type, enabled=False):
+            position, log_spread = self.out[-1](features).chunk(2, dim=1)
         log_depth = self.log_min + (self.log_max - self.log_min) * torch.sigmoid(position)
         return log_depth.exp(), log_spread.clamp(*LOG_SPREAD_RANGE)
 

@@ -114,7 +114,7 @@ def test_the_beginning_of_the_prompt_is_read_once(
     assert [keys.shape[2] for keys, _ in constants.prefix] == [first_slot] * 2
     torch.testing.assert_close(kept.predicted_depth, plain.predicted_depth, rtol=1e-5, atol=1e-6)
 
-    other = [(keys + 1.0, values) for keys, values in constants.prefix]
+    other = [(keys, values + 10.0) for keys, values in constants.prefix]
     with torch.no_grad():
         changed = model(images, constants=constants._replace(prefix=other))
     assert not torch.allclose(changed.predicted_depth, plain.predicted_depth)  # it is used

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation
-from llm_mde_core.device import choose_compile, choose_device, choose_precision
+from llm_mde_core.device import choose_compile, choose_device, choose_precision, lay_out
 
 
 @pytest.fixture(scope='module')
@@ -108,6 +108,36 @@ def test_reduced_precision_stays_close(
     np.testing.assert_allclose(reduced_m, exact_m, rtol=0.1)
 
 
+def test_weights_are_cast_once_and_the_outputs_are_those_of_autocast(
+    tiny_model: LLMMDEForDepthEstimation,
+) -> None:
+    pixels, focal_px = torch.rand(1, 3, 48, 64), torch.tensor([55.0])
+    tiny_model.requires_grad_(False)  # autocast casts trainable weights only once
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        expected = tiny_model(pixels, focal_px).predicted_depth
+        lay_out(tiny_model, dtype=torch.bfloat16)
+        cast = tiny_model(pixels, focal_px).predicted_depth
+    torch.testing.assert_close(cast, expected, rtol=1e-3, atol=0)
+    dtypes = {name: weight.dtype for name, weight in tiny_model.named_parameters()}
+    assert dtypes['head.from_tokens.weight'] == torch.bfloat16
+    assert dtypes['vision.backbone.layers.0.mlp.fc1.weight'] == torch.bfloat16
+    assert dtypes['head.out.3.weight'] == torch.float32
+    assert dtypes['head.norm.weight'] == torch.float32
+
+
+def test_a_model_in_use_can_still_be_saved(
+    tiny_model: LLMMDEForDepthEstimation, tmp_path: Path, rgb: np.ndarray
+) -> None:
+    """Safetensors refuses weights that lie with their channels last."""
+    estimator = DepthEstimator(tiny_model, device='cpu')
+    assert not tiny_model.head.out[1].weight.is_contiguous()
+    tiny_model.save_pretrained(tmp_path)
+    loaded = DepthEstimator.from_pretrained(tmp_path, device='cpu')
+    np.testing.assert_array_equal(
+        loaded.infer(rgb, camera_of(rgb)).depth_m, estimator.infer(rgb, camera_of(rgb)).depth_m
+    )
+
+
 def test_a_missing_model_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"no model 'nowhere'.*bundled name.*allow_download"
@@ -144,7 +174,9 @@ def test_a_model_of_another_architecture_is_refused(tmp_path: Path) -> None:
 def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device('cpu')
     assert choose_device('cpu') == cpu
-    assert choose_precision('auto', cpu) == 'fp32'
+    for able, expected in (({}, 'fp32'), ({'avx512_bf16': True}, 'bf16')):
+        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda a=able: a)
+        assert choose_precision('auto', cpu) == expected
     with pytest.raises(ValueError, match="'tpu'"):
         choose_device('tpu')
     with pytest.raises(ValueError, match="'fp8'"):

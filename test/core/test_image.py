@@ -61,6 +61,24 @@ def test_a_longer_lens_makes_a_smaller_input_of_one_focal_length(
     assert fit.height == max(1, round(width * 0.75))
 
 
+@pytest.mark.parametrize(('height', 'width'), [(480, 640), (37, 91), (300, 301)])
+def test_bytes_shrink_as_floats_do_within_one_step(height: int, width: int) -> None:
+    """On the CPU an image is made smaller before it is made of floats."""
+    fit = fit_of(height=height, width=width, focal_px=450.0)
+    assert fit.height < height
+    rgb = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
+    rgb[..., : width // 2] = torch.linspace(0, 255, width // 2).to(torch.uint8)
+    difference = fit.to_network(rgb) - fit.to_network(rgb / 255.0)
+    assert float(difference.abs().max()) <= 1.0 / 255.0
+    assert float(difference.mean().abs()) < 0.05 / 255.0
+
+
+def test_what_is_made_larger_is_not_rounded() -> None:
+    fit = fit_of(height=20, width=30, focal_px=50.0)
+    rgb = torch.randint(0, 256, (1, 3, 20, 30), dtype=torch.uint8)
+    torch.testing.assert_close(fit.to_network(rgb), fit.to_network(rgb / 255.0))
+
+
 def test_an_empty_image_is_refused() -> None:
     with pytest.raises(ValueError, match='0 x 640'):
         fit_of(height=0, width=640)
