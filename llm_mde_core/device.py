@@ -49,7 +49,8 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def _processor_has_bf16() -> bool:
-    able: dict[str, bool] = getattr(torch.cpu, 'get_capabilities', dict)()  # not every torch can tell
+    # Older versions of torch cannot tell.
+    able: dict[str, bool] = getattr(torch.cpu, 'get_capabilities', dict)()
     return bool(able.get('amx_bf16') or able.get('avx512_bf16'))
 
 
