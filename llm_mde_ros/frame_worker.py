@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from llm_mde_core.estimator import DepthEstimator
+from llm_mde_core.filters import DepthFilters
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.camera_source import CameraSource
 from llm_mde_ros.conversions import compressed_to_rgb, image_to_rgb
@@ -55,6 +57,7 @@ class FrameWorker:
     ) -> None:
         self.slot = FrameSlot()
         self.cameras = CameraSource()
+        self.filters = DepthFilters()
         self._estimator = estimator
         self._publishers = publishers
         self._counters = counters
@@ -145,6 +148,13 @@ class FrameWorker:
         times.end_all(prediction.stage_s)
         self._counters.processed += 1
         with stage('outputs'):
+            depth = self.filters(
+                prediction.depth,
+                camera=camera,
+                stamp_ns=frame.stamp_ns,
+                settings=parameters.filter_settings,
+            )
+            prediction = replace(prediction, depth=depth)
             messages = make_outputs(
                 prediction,
                 rgb=rgb,

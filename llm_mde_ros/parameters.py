@@ -14,6 +14,7 @@ import difflib
 import math
 from typing import TYPE_CHECKING, Any
 
+from llm_mde_core.filters import FilterSettings
 from llm_mde_ros.outputs import DEPTH_ENCODINGS, PREVIEW_COLORMAPS, OutputSettings
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def _output(name: str, description: str, **more: Any) -> Any:
     """Parameter that is a field of OutputSettings; its default lives there."""
     default = getattr(OutputSettings, name.replace('.', '_'))
     return _parameter(default, description, name=name, **more)
+
+
+def _filter(name: str, description: str, **more: Any) -> Any:
+    """Parameter that is a field of FilterSettings; its default lives there."""
+    default = getattr(FilterSettings, name.replace('.', '_'))
+    return _parameter(default, description, name=f'filters.{name}', **more)
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,30 @@ class DepthNodeParameters:
         1.0, 'Time between two messages on /diagnostics', unit='s', limits=(0.1, 3600.0)
     )
 
+    filters_temporal_enable: bool = _filter('temporal.enable', 'Smooth depth over time')
+    filters_temporal_time_s: float = _filter(
+        'temporal.time_s',
+        'Follow 63 % of a small change in this time',
+        unit='s',
+        limits=(0.01, 60.0),
+    )
+    filters_temporal_max_step: float = _filter(
+        'temporal.max_step',
+        'Follow a larger change at once; relative to the depth',
+        limits=(0.001, 10.0),
+    )
+    filters_median_enable: bool = _filter(
+        'median.enable', 'Take the median of each pixel and its eight neighbours'
+    )
+    filters_edge_enable: bool = _filter(
+        'edge.enable', 'Points that fly between a near and a far surface become unknown'
+    )
+    filters_edge_max_step: float = _filter(
+        'edge.max_step',
+        'Surfaces closer than this are one; relative to the depth',
+        limits=(0.001, 10.0),
+    )
+
     depth_encoding: str = _output(
         'depth.encoding',
         'Of depth/image: metres with NaN, or millimetres with 0',
@@ -198,6 +229,13 @@ class DepthNodeParameters:
     def output_settings(self) -> OutputSettings:
         """Return the part that make_outputs() needs."""
         return OutputSettings(**{f.name: getattr(self, f.name) for f in fields(OutputSettings)})
+
+    @property
+    def filter_settings(self) -> FilterSettings:
+        """Return the part that DepthFilters need."""
+        return FilterSettings(
+            **{f.name: getattr(self, f'filters_{f.name}') for f in fields(FilterSettings)}
+        )
 
     def changed(self, parameters: Iterable[Parameter]) -> DepthNodeParameters:
         """Return a copy with the given rclpy parameters; names that are not ours are ignored."""

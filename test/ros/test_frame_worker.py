@@ -24,11 +24,12 @@ class Estimator:
 
     def __init__(self) -> None:
         self.errors: deque[Exception] = deque()
+        self.depth_m = 2.0
 
     def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
         if self.errors:
             raise self.errors.popleft()
-        depth = torch.full(rgb.shape[:2], 2.0)
+        depth = torch.full(rgb.shape[:2], self.depth_m)
         stages_s = dict.fromkeys(('preprocess', 'network', 'postprocess'), 0.001)
         return DepthPrediction(
             depth, torch.ones_like(depth), stages_s, read_prompt=lambda: ('near', 'A wall.')
@@ -93,6 +94,23 @@ def test_depth_keeps_the_stamp_of_its_image(bench):
     ((topic, message),) = bench.publishers.sent
     assert (topic, message.header.stamp.sec) == ('depth/image', 7)
     assert list(np.frombuffer(message.data, np.float32)) == [2.0] * 24
+
+
+def test_depth_is_filtered_over_time_as_the_parameters_say(bench):
+    bench.parameters = DepthNodeParameters(
+        camera_info_timeout_s=0.0, filters_temporal_enable=True, filters_temporal_time_s=1.0
+    )
+    followed = 2 * 1.1 ** (1 - np.exp(-1))  # after one second
+    for second, (depth_m, published_m) in enumerate([(2.0, 2.0), (2.2, followed), (4.0, 4.0)]):
+        bench.estimator.depth_m = depth_m
+        bench.put(second=second + 1)
+        message = bench.publishers.sent[-1][1]
+        np.testing.assert_allclose(np.frombuffer(message.data, np.float32), published_m, rtol=1e-5)
+    bench.parameters = DepthNodeParameters(camera_info_timeout_s=0.0)
+    bench.estimator.depth_m = 4.1
+    bench.put(second=4)
+    message = bench.publishers.sent[-1][1]
+    assert set(np.frombuffer(message.data, np.float32)) == {np.float32(4.1)}
 
 
 def test_the_times_of_a_frame_are_told(bench):
