@@ -51,7 +51,7 @@ setup(
     ],
     extras_require={
         'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5'],  # llm-mde export
-        'test': ['pytest>=7', 'pyyaml>=5.4'],
+        'test': ['hypothesis>=6', 'pillow>=10', 'pytest>=7', 'pyyaml>=5.4'],
     },
     entry_points={
         'console_scripts': [

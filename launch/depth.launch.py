@@ -34,7 +34,7 @@ ARGUMENTS = {
     'compressed': ('false', 'subscribe to <image>/compressed'),
     'namespace': ('', 'namespace of the node and its outputs'),
     'params_file': (str(CONFIG / 'depth.yaml'), 'parameter file'),
-    'model': ('', 'bundled name, folder or hub id'),
+    'model': ('', 'bundled name, folder or owner/name@commit of the hub'),
     'adapter': ('', 'folder of a peft adapter'),
     'device': ('', 'auto, cpu, cuda, cuda:N or mps'),
     'precision': ('', 'auto, fp32, fp16 or bf16'),

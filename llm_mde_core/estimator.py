@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-import json
 from pathlib import Path
 import time
 from typing import Any
@@ -16,7 +15,6 @@ import torch
 from transformers.utils import logging
 
 from llm_mde_core.compiled import RunFrame, compile_frame
-from llm_mde_core.config import LLMMDEConfig
 from llm_mde_core.device import (
     PRECISIONS,
     choose_compile,
@@ -30,10 +28,9 @@ from llm_mde_core.geometry import Camera
 from llm_mde_core.image import Fit, LLMMDEImageProcessor
 from llm_mde_core.lora import count_trainable, load_adapter
 from llm_mde_core.model import LLMMDEForDepthEstimation
+from llm_mde_core.model_files import find_model
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_core.prompt import CLASS_WORDS, decode_prompt
-
-CHECKPOINTS = Path(__file__).parent / 'checkpoints'
 
 
 class DepthEstimator:
@@ -73,7 +70,7 @@ class DepthEstimator:
         allow_download: bool = False,
     ) -> DepthEstimator:
         """
-        Load a bundled model by name, a model folder or, if `allow_download`, a hub id.
+        Load a bundled model by name, a model folder or, if `allow_download`, owner/name@commit.
 
         `adapter` is a peft adapter folder made by few-shot adaptation. Raises FileNotFoundError
         when there is no such model and ValueError when it does not fit.
@@ -88,9 +85,7 @@ class DepthEstimator:
             return cls(exported, name=str(model), device=device, precision='fp32', compile='off')
         try:
             with _no_progress_bar():
-                network = LLMMDEForDepthEstimation.from_pretrained(
-                    source, local_files_only=not allow_download
-                )
+                network = LLMMDEForDepthEstimation.from_pretrained(source, local_files_only=True)
             if adapter:
                 network = load_adapter(network, adapter)
         except SafetensorError as error:
@@ -206,27 +201,6 @@ def _count_parameters(
     parts = model.named_children()
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts}
     return count_trainable(model), counts
-
-
-def find_model(model: str | Path, *, allow_download: bool) -> str:
-    """Return where a model is: its folder, or its hub id when downloading is allowed."""
-    bundled = sorted(folder.parent.name for folder in CHECKPOINTS.glob('*/config.json'))
-    if str(model) in bundled:
-        return str(CHECKPOINTS / model)
-    if (Path(model) / 'config.json').is_file():
-        architecture = json.loads((Path(model) / 'config.json').read_text()).get('model_type')
-        if architecture != LLMMDEConfig.model_type:
-            raise ValueError(
-                f'{model} holds a model of type {architecture!r}, not {LLMMDEConfig.model_type!r}'
-            )
-        return str(model)
-    if allow_download and not Path(model).exists() and str(model).count('/') == 1:
-        return str(model)
-    hint = '' if allow_download else ' Set allow_download to fetch a model from the hub.'
-    raise FileNotFoundError(
-        f'no model {str(model)!r}: give a bundled name ({", ".join(bundled)}) or a folder with '
-        f'a config.json.{hint}'
-    )
 
 
 def _to_device(rgb: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -66,7 +66,9 @@ class ExportedNetwork(nn.Module):
         self.origin = Origin(**self.config.exported_from)
         self.tokenizer = None
         if self.config.language != 'none':
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         self.session = open_session(self.file, device=device)
         *_, self.height, self.width = self.session.get_inputs()[0].shape
 

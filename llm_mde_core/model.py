@@ -247,7 +247,9 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         if wrong:
             raise ValueError(f'the weights in {name} do not fit their configuration: {wrong}')
         if model.config.language != 'none':
-            model.tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(kwargs))
+            model.tokenizer = AutoTokenizer.from_pretrained(
+                name, trust_remote_code=False, **_hub_options(kwargs)
+            )
         return (model, info) if wants_info else model
 
     def save_pretrained(

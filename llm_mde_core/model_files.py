@@ -1,4 +1,4 @@
-"""Which files of a model are read: safetensors, JSON and text; never a pickle, never code."""
+"""Where a model is, and which of its files are read: safetensors, JSON, text; never a pickle."""
 
 from __future__ import annotations
 
@@ -7,12 +7,43 @@ from pathlib import Path
 import re
 from typing import Any
 
+from huggingface_hub import snapshot_download
+
+from llm_mde_core.config import LLMMDEConfig
+
+CHECKPOINTS = Path(__file__).parent / 'checkpoints'
 PARTS = ('vision', 'language')
+FETCHED = ['*.json', '*.safetensors', '*.txt']
+
+
+def find_model(model: str | Path, *, allow_download: bool) -> str:
+    """
+    Return the folder of a bundled model, of a folder or, if `allow_download`, of the hub.
+
+    A model of the hub is `owner/name@commit`. Raises FileNotFoundError when there is no such
+    model and ValueError when it is none of ours, or would have other files read than its own.
+    """
+    bundled = sorted(folder.parent.name for folder in CHECKPOINTS.glob('*/config.json'))
+    if str(model) in bundled:
+        folder = CHECKPOINTS / model
+    elif (Path(model) / 'config.json').is_file():
+        folder = Path(model)
+    elif allow_download and str(model).count('/') == 1 and not Path(model).exists():
+        name, commit = pinned_model(str(model))
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=FETCHED))
+    else:
+        hint = '' if allow_download else ' Set allow_download to fetch a model from the hub.'
+        raise FileNotFoundError(
+            f'no model {str(model)!r}: give a bundled name ({", ".join(bundled)}) or a folder '
+            f'with a config.json.{hint}'
+        )
+    check_model_folder(folder)
+    return str(folder)
 
 
 def check_model_folder(folder: str | Path) -> None:
     """
-    Raise ValueError unless the folder holds all of the model itself, weights as safetensors.
+    Raise ValueError unless the folder holds all of one of our models, weights as safetensors.
 
     A backbone that config.json only names would be looked up on the hub. An index of weights
     (`model.safetensors.index.json`) may name parts as it likes, and transformers would hand one of
@@ -20,6 +51,11 @@ def check_model_folder(folder: str | Path) -> None:
     """
     folder = Path(folder)
     config = _read_object(folder / 'config.json')
+    if config.get('model_type') != LLMMDEConfig.model_type:
+        raise ValueError(
+            f'{folder} holds a model of type {config.get("model_type")!r}, '
+            f'not {LLMMDEConfig.model_type!r}'
+        )
     for part in PARTS:
         if config.get(f'{part}_name') and not isinstance(config.get(f'{part}_config'), dict):
             raise ValueError(

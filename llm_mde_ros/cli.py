@@ -27,7 +27,7 @@ errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 DEFAULT_HFOV_DEG = 60.0
 INTERRUPTED = 130
 
-Model = Annotated[str, typer.Option(help='Bundled name, folder, or hub id.')]
+Model = Annotated[str, typer.Option(help='Bundled name, folder, or owner/name@commit.')]
 Adapter = Annotated[str, typer.Option(help='Folder of a peft adapter.')]
 Device = Annotated[str, typer.Option(help='auto, cpu, cuda, cuda:N or mps.')]
 Precision = Annotated[str, typer.Option(help='auto, fp32, fp16 or bf16.')]
@@ -151,7 +151,9 @@ def replay(
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help='Bundled name, folder, or hub id.')] = 'tiny',
+    model: Annotated[
+        str, typer.Argument(help='Bundled name, folder, or owner/name@commit.')
+    ] = 'tiny',
     adapter: Adapter = '',
     allow_download: AllowDownload = False,
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
@@ -179,7 +181,9 @@ def export(
     height: Annotated[int, typer.Option(help='Of the images of the camera, pixels.')],
     hfov_deg: Annotated[float | None, typer.Option(help='Its horizontal field of view.')] = None,
     fx: Annotated[float | None, typer.Option(help='Or its focal length, pixels.')] = None,
-    model: Annotated[str, typer.Argument(help='Bundled name, folder, or hub id.')] = 'tiny',
+    model: Annotated[
+        str, typer.Argument(help='Bundled name, folder, or owner/name@commit.')
+    ] = 'tiny',
     adapter: Adapter = '',
     allow_download: AllowDownload = False,
 ) -> None:

@@ -33,6 +33,7 @@ from llm_mde_ros.matched_subscription import MatchedSubscription
 from llm_mde_ros.model_loading import load_estimator
 from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.parameters import declare, read_on_configure
+from llm_mde_ros.reference_input import ReferenceInput
 from llm_mde_ros.topics import DIAGNOSTICS
 
 POLL_PERIOD_S = 0.2  # looks for listeners and publishers
@@ -70,6 +71,7 @@ class DepthNode(LifecycleNode):
         self._configure_error = ''
         self._outputs: OutputPublishers | None = None
         self._worker: FrameWorker | None = None
+        self._reference: ReferenceInput | None = None
         self._counters = FrameCounters()
         self._image_input = MatchedSubscription(self, self._on_image)
         self._info_input = MatchedSubscription(self, self._on_camera_info)
@@ -118,10 +120,12 @@ class DepthNode(LifecycleNode):
         """Start the worker and look for images."""
         self._counters = FrameCounters()
         self._image_limiter = RateLimiter()
+        self._reference = ReferenceInput(self)
         self._worker = FrameWorker(
             estimator=self._estimator,
             publishers=self._outputs,
             counters=self._counters,
+            accuracy=self._reference.accuracy,
             parameters=lambda: self._settings,
             now_ns=lambda: self.get_clock().now().nanoseconds,
             warn=self._warn,
@@ -168,6 +172,7 @@ class DepthNode(LifecycleNode):
         self.destroy_timer(self._poll_timer)
         self._image_input.close()
         self._info_input.close()
+        self._reference.close()
         worker, self._worker = self._worker, None
         worker.stop()
 
@@ -203,11 +208,13 @@ class DepthNode(LifecycleNode):
         message_type, topic = Image, self.resolve_topic_name('image')
         if p.image_transport == 'compressed':
             message_type, topic = CompressedImage, f'{topic}/compressed'
+        is_listened_to = any(self._outputs.subscribers().values())
+        self._reference.follow(p.reference_topic, receive=is_listened_to)
         self._image_input.follow(
             message_type,
             topic,
             reliability=p.image_reliability,
-            receive=any(self._outputs.subscribers().values()),
+            receive=is_listened_to,
         )
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -246,6 +253,7 @@ class DepthNode(LifecycleNode):
 
     def _situation(self) -> NodeSituation:
         worker, outputs, estimator = self._worker, self._outputs, self._estimator
+        is_compared = worker is not None and self._settings.reference_topic
         return NodeSituation(
             node=self.get_fully_qualified_name(),
             state='active' if worker else 'inactive' if estimator else 'unconfigured',
@@ -256,6 +264,7 @@ class DepthNode(LifecycleNode):
             camera_state=worker.cameras.state if worker else '',
             camera_warning=worker.cameras.warning if worker else '',
             model=estimator.info() if estimator else {},
+            accuracy=self._reference.accuracy if is_compared else None,
         )
 
 

@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from llm_mde_ros.frame_counters import FrameCounters, rate_hz
 from llm_mde_ros.frame_times import PERCENTILES, usual_ms
+from llm_mde_ros.live_accuracy import LiveAccuracy
 
 NO_IMAGE_AFTER_S = 2.0
 
@@ -27,13 +28,14 @@ class NodeSituation:
     camera_state: str = ''
     camera_warning: str = ''
     model: Mapping[str, object] = field(default_factory=dict)
+    accuracy: LiveAccuracy | None = None  # while there is a reference.topic
 
 
 def diagnostic_statuses(
     situation: NodeSituation, counters: FrameCounters
 ) -> list[DiagnosticStatus]:
-    """Return the statuses input, output and model."""
-    return [
+    """Return the statuses input, output, model and, with a reference, accuracy."""
+    statuses = [
         _status(
             f'{situation.node}: input',
             input_verdict(situation, counters),
@@ -46,6 +48,11 @@ def diagnostic_statuses(
         ),
         _status(f'{situation.node}: model', model_verdict(situation), situation.model),
     ]
+    accuracy = situation.accuracy
+    if accuracy is not None:
+        name = f'{situation.node}: accuracy'
+        statuses.append(_status(name, accuracy.verdict(), accuracy.values()))
+    return statuses
 
 
 def input_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[bytes, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from llm_mde_ros.conversions import compressed_to_rgb, image_to_rgb
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, FrameSlot, RateLimiter
 from llm_mde_ros.frame_times import FrameTimes
+from llm_mde_ros.live_accuracy import LiveAccuracy
 from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.outputs import make_outputs, published_depth
 from llm_mde_ros.parameters import DepthNodeParameters
@@ -51,6 +53,7 @@ class FrameWorker:
         estimator: DepthEstimator,
         publishers: OutputPublishers,
         counters: FrameCounters,
+        accuracy: LiveAccuracy,
         parameters: Callable[[], DepthNodeParameters],
         now_ns: Callable[[], int],
         warn: Callable[[str, str], None],
@@ -61,6 +64,7 @@ class FrameWorker:
         self._estimator = estimator
         self._publishers = publishers
         self._counters = counters
+        self._accuracy = accuracy
         self._parameters = parameters
         self._now_ns = now_ns  # of the clock that stamps the images
         self._warn = warn  # (kind, sentence), throttled for each kind
@@ -102,7 +106,9 @@ class FrameWorker:
         times = FrameTimes(frame.received_s)
         times.end('wait')
         try:
-            prediction, messages = self._outputs(frame, wanted - {'stats'}, parameters, times)
+            prediction, messages, compare = self._outputs(
+                frame, wanted - {'stats'}, parameters, times
+            )
         except FrameError as error:
             self._counters.count_dropped(error.stage, str(error))
             self._warn(error.stage, f'Image dropped ({error.stage}): {error}')
@@ -124,13 +130,14 @@ class FrameWorker:
                 times=times,
             )
             self._publish({'stats': stats})
+        compare()  # last: nobody waits for it
 
     def _outputs(
         self, frame: Frame, wanted: set[str], parameters: DepthNodeParameters, times: FrameTimes
-    ) -> tuple[DepthPrediction, dict[str, Any]]:
-        """Convert, infer, convert; FrameError when one of them cannot."""
+    ) -> tuple[DepthPrediction, dict[str, Any], Callable[[], None]]:
+        """Convert, infer, convert, and say how to compare; FrameError when one cannot."""
         with stage('image'):
-            rgb = _decode(frame.message)
+            rgb = _decode(frame.message, max_pixels=round(1e6 * parameters.max_megapixels))
         times.end('decode')
         with stage('camera_info'):
             camera, info = self.cameras.for_image(
@@ -147,6 +154,17 @@ class FrameWorker:
             prediction = self._estimator.infer(rgb, camera)
         times.end_all(prediction.stage_s)
         self._counters.processed += 1
+        settings = parameters.reference_settings
+        compare = partial(
+            self._accuracy.compare,
+            prediction.depth,
+            camera=camera,
+            header=frame.message.header,
+            settings=settings,
+            limits_m=(parameters.depth_min_m, parameters.depth_max_m),
+        )
+        corrected = self._accuracy.correct(prediction.depth, settings)
+        prediction = replace(prediction, depth=corrected)
         with stage('outputs'):
             depth = self.filters(
                 prediction.depth,
@@ -165,7 +183,7 @@ class FrameWorker:
                 source_info=info,
             )
         times.end('outputs')
-        return prediction, messages
+        return prediction, messages, compare
 
     def _publish(self, messages: dict[str, Any]) -> list[str]:
         """Send and count the messages; return the topics where that failed."""
@@ -175,8 +193,13 @@ class FrameWorker:
         return failed
 
 
-def _decode(message: Image | CompressedImage) -> np.ndarray:
-    """Return uint8 (H, W, 3) RGB; ValueError when the message is no such image."""
+def _decode(message: Image | CompressedImage, *, max_pixels: int) -> np.ndarray:
+    """Return uint8 (H, W, 3) RGB; ValueError when the message is no such image, or too large."""
     if isinstance(message, CompressedImage):
-        return compressed_to_rgb(message)
+        return compressed_to_rgb(message, max_pixels=max_pixels)
+    if message.width * message.height > max_pixels:
+        raise ValueError(
+            f'the image has {message.width} x {message.height} pixels, more than max_megapixels '
+            f'allows ({max_pixels / 1e6:g})'
+        )
     return image_to_rgb(message)

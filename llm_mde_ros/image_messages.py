@@ -130,7 +130,8 @@ def image_to_depth(msg: Image) -> np.ndarray:
 
 def pixels_to_depth(pixels: np.ndarray) -> np.ndarray:
     """Turn float32 metres or uint16 millimetres into float32 metres, NaN where unknown."""
-    depth_m = pixels * np.float32(1e-3 if pixels.dtype == np.uint16 else 1)
+    with np.errstate(invalid='ignore'):  # signalling NaN
+        depth_m = pixels * np.float32(1e-3 if pixels.dtype == np.uint16 else 1)
     depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
     return depth_m
 

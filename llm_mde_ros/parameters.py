@@ -15,6 +15,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from llm_mde_core.filters import FilterSettings
+from llm_mde_ros.live_accuracy import ReferenceSettings
 from llm_mde_ros.outputs import DEPTH_ENCODINGS, PREVIEW_COLORMAPS, OutputSettings
 
 if TYPE_CHECKING:
@@ -64,13 +65,19 @@ def _filter(name: str, description: str, **more: Any) -> Any:
     return _parameter(default, description, name=f'filters.{name}', **more)
 
 
+def _reference(name: str, description: str, **more: Any) -> Any:
+    """Parameter that is a field of ReferenceSettings; its default lives there."""
+    default = getattr(ReferenceSettings, name.replace('.', '_'))
+    return _parameter(default, description, name=name, **more)
+
+
 @dataclass(frozen=True)
 class DepthNodeParameters:
     """Values of all parameters, checked: ValueError with a sentence when one cannot be."""
 
     model: str = _parameter(
         'tiny',
-        'Model: bundled name, folder, or (allow_download) hub id',
+        'Model: bundled name, folder, or (allow_download) owner/name@commit of the hub',
         changes=CONFIGURE,
     )
     adapter: str = _parameter('', 'Folder of a peft adapter; empty: none', changes=CONFIGURE)
@@ -141,6 +148,12 @@ class DepthNodeParameters:
     )
     max_rate_hz: float = _parameter(
         0.0, 'Process at most this many images per second; 0: all', unit='Hz', limits=(0.0, 1000.0)
+    )
+    max_megapixels: float = _parameter(
+        16.0,
+        'Larger images are dropped before they are decoded',
+        unit='megapixels',
+        limits=(0.01, 64.0),
     )
     diagnostics_period_s: float = _parameter(
         1.0, 'Time between two messages on /diagnostics', unit='s', limits=(0.1, 3600.0)
@@ -214,6 +227,31 @@ class DepthNodeParameters:
         limits=(0.0, 1000.0),
     )
 
+    reference_topic: str = _reference(
+        'reference.topic',
+        'Depth image, LaserScan or PointCloud2 of the robot to compare depth with; empty: none',
+    )
+    reference_extrinsics: str = _reference(
+        'reference.extrinsics',
+        'Where that sensor stands, seen from the camera, both x forward, y left, z up: '
+        "'x y z roll pitch yaw' in m and rad; empty: /tf says it",
+    )
+    reference_tolerance_s: float = _reference(
+        'reference.tolerance_s',
+        'Compare with a message at most this much older or newer than the image',
+        unit='s',
+        limits=(0.0, 10.0),
+    )
+    reference_correct: bool = _reference(
+        'reference.correct',
+        'Correct depth by a scale and a shift that follow the sensor slowly',
+    )
+    reference_max_factor: float = _reference(
+        'reference.max_factor',
+        'The correction changes no depth by more than this factor, up or down',
+        limits=(1.0, 2.0),
+    )
+
     def __post_init__(self) -> None:
         for spec in fields(self):
             _check(spec, getattr(self, spec.name))
@@ -224,6 +262,7 @@ class DepthNodeParameters:
                     f'{group}.min_{suffix} ({low:g}) must be less than '
                     f'{group}.max_{suffix} ({high:g}).'
                 )
+        self.reference_settings  # noqa: B018 - ValueError when extrinsics are no six numbers
 
     @property
     def output_settings(self) -> OutputSettings:
@@ -236,6 +275,12 @@ class DepthNodeParameters:
         return FilterSettings(
             **{f.name: getattr(self, f'filters_{f.name}') for f in fields(FilterSettings)}
         )
+
+    @property
+    def reference_settings(self) -> ReferenceSettings:
+        """Return the part that LiveAccuracy needs."""
+        names = [f.name for f in fields(ReferenceSettings)]
+        return ReferenceSettings(**{name: getattr(self, name) for name in names})
 
     def changed(self, parameters: Iterable[Parameter]) -> DepthNodeParameters:
         """Return a copy with the given rclpy parameters; names that are not ours are ignored."""

@@ -26,9 +26,10 @@ from llm_mde_core.bench.case import (
 from llm_mde_core.bench.clock import Stages, seconds_of
 from llm_mde_core.bench.references import authors, depth_anything, tokenizer
 from llm_mde_core.config import PRESETS, LLMMDEConfig
-from llm_mde_core.estimator import CHECKPOINTS, DepthEstimator
+from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.export import export
 from llm_mde_core.model import LLMMDEForDepthEstimation
+from llm_mde_core.model_files import CHECKPOINTS
 
 
 def open_contender(case: Case) -> Contender:

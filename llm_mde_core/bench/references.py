@@ -25,8 +25,8 @@ from llm_mde_core.bench.authors import AuthorsLLMMDE
 from llm_mde_core.bench.case import Case, Contender, autocast_of, camera_of, compiled, image_of
 from llm_mde_core.bench.clock import Stages, wait_for
 from llm_mde_core.config import LLMMDEConfig
-from llm_mde_core.estimator import CHECKPOINTS
 from llm_mde_core.image import LLMMDEImageProcessor
+from llm_mde_core.model_files import CHECKPOINTS
 
 
 def authors(case: Case) -> Contender:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from llm_mde_core import Camera, DepthEstimator
-from llm_mde_core.estimator import CHECKPOINTS
+from llm_mde_core.model_files import CHECKPOINTS
 from llm_mde_train.evaluate import evaluate, evaluate_constant, median_depth_m
 from llm_mde_train.folders import read_index
 from llm_mde_train.room_layouts import sample_scene

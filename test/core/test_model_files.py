@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_mde_core import LLMMDEForDepthEstimation
-from llm_mde_core.model_files import check_model_folder, pinned_model
+from llm_mde_core.model_files import check_model_folder, find_model, pinned_model
 
 INDEX = 'model.safetensors.index.json'
 
@@ -26,7 +26,7 @@ def test_a_model_saved_in_parts_is_fine(
     'part', ['pytorch_model.bin', '../other/model.safetensors', '/tmp/model.safetensors', 3]
 )
 def test_a_part_of_another_kind_or_place_is_refused(tmp_path: Path, part: object) -> None:
-    (tmp_path / 'config.json').write_text('{}')
+    (tmp_path / 'config.json').write_text('{"model_type": "llm_mde"}')
     (tmp_path / INDEX).write_text(json.dumps({'weight_map': {'head.weight': part}}))
     with pytest.raises(ValueError, match='only safetensors files of the same folder'):
         check_model_folder(tmp_path)
@@ -44,7 +44,7 @@ def test_a_part_of_another_kind_or_place_is_refused(tmp_path: Path, part: object
     ],
 )
 def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str, reason: str) -> None:
-    (tmp_path / 'config.json').write_text('{}')
+    (tmp_path / 'config.json').write_text('{"model_type": "llm_mde"}')
     (tmp_path / INDEX).write_text(text)
     with pytest.raises(ValueError, match=reason):
         check_model_folder(tmp_path)
@@ -75,3 +75,21 @@ def test_a_model_of_the_hub_is_pinned_to_a_commit() -> None:
 def test_a_model_of_the_hub_without_a_commit_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match='owner/name@commit'):
         pinned_model(name)
+
+
+def test_only_the_hub_is_asked_and_only_for_what_is_read(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(name: str, *, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, allow_patterns))
+        return str(tiny_model_dir)
+
+    monkeypatch.setattr('llm_mde_core.model_files.snapshot_download', fetch)
+    name = 'someone/model@' + 'f' * 40
+    with pytest.raises(FileNotFoundError, match='allow_download'):
+        find_model(name, allow_download=False)
+    assert not asked
+    assert find_model(name, allow_download=True) == str(tiny_model_dir)
+    assert asked == [('someone/model', 'f' * 40, ['*.json', '*.safetensors', '*.txt'])]

@@ -123,7 +123,8 @@ def test_package_xml_declares_what_setup_requires_and_the_code_imports() -> None
     ],
 )
 def test_what_is_imported_from_pypi_is_required(packages: list[str], source) -> None:
-    modules = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml', 'tokenizers': 'transformers'}
+    modules = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml'}
+    modules |= dict.fromkeys(('huggingface_hub', 'tokenizers'), 'transformers')  # it brings both
     pinned = {name.replace('-', '_') for name in pins()} | set(modules)
     names = set().union(*(imports_of(ROOT / package) for package in packages))
     used = {modules.get(name, name).replace('_', '-') for name in names & pinned}

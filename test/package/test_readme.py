@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from llm_mde_core.estimator import find_model
+from llm_mde_core.model_files import find_model
 from llm_mde_ros.interface import parameters_markdown, topics_markdown
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -91,7 +91,7 @@ def test_an_index_that_names_pickled_parts_is_refused(model: Path, pickled: byte
     index = json.dumps({'metadata': {}, 'weight_map': {'head.weight': 'part.bin'}})
     for name in ('model.safetensors.index.json', 'pytorch_model.bin.index.json'):
         (model / name).write_text(index)
-    with pytest.raises((OSError, ValueError, pickle.UnpicklingError)):  # the last by torch
+    with pytest.raises(ValueError, match='only safetensors files of the same folder'):
         load(model)
 
 

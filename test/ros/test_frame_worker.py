@@ -12,10 +12,12 @@ from sensor_msgs.msg import Image
 import torch
 
 from llm_mde_core.estimator import DepthPrediction
+from llm_mde_ros.extrinsics import FrameTransforms
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame
 from llm_mde_ros.frame_times import STAGES
 from llm_mde_ros.frame_worker import FrameWorker
+from llm_mde_ros.live_accuracy import LiveAccuracy
 from llm_mde_ros.parameters import DepthNodeParameters
 
 
@@ -63,6 +65,7 @@ class Bench:
             estimator=self.estimator,
             publishers=self.publishers,
             counters=self.counters,
+            accuracy=LiveAccuracy(FrameTransforms(None)),
             parameters=lambda: self.parameters,
             now_ns=lambda: 7_500_000_000,
             warn=lambda kind, sentence: self.warnings.append((kind, sentence)),

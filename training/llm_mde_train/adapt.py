@@ -24,7 +24,7 @@ from peft import PeftModel
 import torch
 
 from llm_mde_core import DepthEstimator
-from llm_mde_core.estimator import find_model
+from llm_mde_core.model_files import find_model
 from llm_mde_train.adapt_material import Material, prepare
 from llm_mde_train.adapted_parts import (
     check_choice,

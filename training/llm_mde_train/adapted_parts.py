@@ -13,9 +13,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from llm_mde_core import LLMMDEForDepthEstimation
-from llm_mde_core.estimator import CHECKPOINTS
 from llm_mde_core.image import LLMMDEImageProcessor
 from llm_mde_core.lora import BASE, base_sha256, quiet_peft
+from llm_mde_core.model_files import CHECKPOINTS
 from llm_mde_train.baselines import Predictor, fit_line, pixels_of
 from llm_mde_train.samples import Sample
 

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from llm_mde_core import DepthEstimator, LLMMDEConfig, LLMMDEForDepthEstimation
-from llm_mde_core.estimator import find_model
+from llm_mde_core.model_files import find_model
 from llm_mde_train.batches import MixedBatches, rendered_samples
 from llm_mde_train.evaluate import evaluate
 from llm_mde_train.provenance import git_commit, sha256_of_file
