@@ -59,22 +59,25 @@ class RecordedFrame:
         """Do what the recorded frame does; it reads from where it was recorded."""
         if constants is not self._constants:
             self._record(constants)
-        self._rgb.copy_(rgb)
-        self._focal_px.copy_(focal_px)
-        self._graph.replay()
-        return _copy_of(self._output)
+        with torch.cuda.device(self._rgb.device):
+            self._rgb.copy_(rgb)
+            self._focal_px.copy_(focal_px)
+            self._graph.replay()
+            return _copy_of(self._output)
 
     def _record(self, constants: Constants | None) -> None:
-        self._constants = constants
-        self._graph = torch.cuda.CUDAGraph()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # libraries allocate in their first calls
-            for _ in range(3):
-                self._run(self._rgb, self._focal_px, constants)
-        torch.cuda.current_stream().wait_stream(aside)
-        with torch.cuda.graph(self._graph):
-            self._output = self._run(self._rgb, self._focal_px, constants)
+        inputs = (self._rgb, self._focal_px, constants)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self._rgb.device):
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):  # libraries allocate in their first calls
+                for _ in range(3):
+                    self._run(*inputs)
+            torch.cuda.current_stream().wait_stream(aside)
+            with torch.cuda.graph(graph, stream=aside):
+                output = self._run(*inputs)
+        self._graph, self._output, self._constants = graph, output, constants
 
 
 def _copy_of(output: FrameOutput) -> FrameOutput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from transformers import (
@@ -74,6 +75,7 @@ class LLMMDEConfig(PretrainedConfig):
         canonical_focal_px: float = 260.0,
         min_depth_m: float = 0.1,
         max_depth_m: float = 10.0,
+        spread_factor: float = 1.0,
         **kwargs: Any,
     ) -> None:
         self.vision_config = _sub_config(vision_config, vision_name, default=ViTConfig())
@@ -102,6 +104,7 @@ class LLMMDEConfig(PretrainedConfig):
         self.canonical_focal_px = canonical_focal_px
         self.min_depth_m = min_depth_m
         self.max_depth_m = max_depth_m
+        self.spread_factor = spread_factor
         super().__init__(**kwargs)
         self._check()
 
@@ -115,6 +118,8 @@ class LLMMDEConfig(PretrainedConfig):
                 'the depth range must satisfy 0 < min_depth_m < max_depth_m, '
                 f'not {self.min_depth_m} to {self.max_depth_m}'
             )
+        if not 0.0 < self.spread_factor < math.inf:
+            raise ValueError(f'spread_factor must be positive, not {self.spread_factor}')
         if self.canonical_focal_px <= 0.0:
             raise ValueError(f'canonical_focal_px must be positive, not {self.canonical_focal_px}')
         if self.stem_channels and self.vision_config.patch_size != 1:

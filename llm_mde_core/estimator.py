@@ -32,6 +32,8 @@ from llm_mde_core.model_files import find_model
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_core.prompt import CLASS_WORDS, decode_prompt
 
+KEPT_FRAMES = 8  # of cameras; a zoom lens has a new one with every step
+
 
 class DepthEstimator:
     """
@@ -168,6 +170,8 @@ class DepthEstimator:
         if key not in self._frames:
             if isinstance(self.model, ExportedNetwork):
                 self.model.check_fit(fit, camera)
+            if len(self._frames) == KEPT_FRAMES:  # a compiled one may hold memory of the device
+                self._frames.pop(next(iter(self._frames)))
             frame = Frame(self.model, fit, height=height, width=width)
             self._frames[key] = compile_frame(frame, *inputs) if self.compiles else frame
         return self._frames[key](*inputs)

@@ -63,7 +63,12 @@ class ExportedNetwork(nn.Module):
         super().__init__()
         self.file = Path(folder) / FILE
         self.config = LLMMDEConfig.from_pretrained(folder)
-        self.origin = Origin(**self.config.exported_from)
+        try:
+            self.origin = Origin(**self.config.exported_from)
+        except (AttributeError, TypeError) as error:
+            raise ValueError(
+                f'the config.json in {folder} does not say what was exported: export it again'
+            ) from error
         self.tokenizer = None
         if self.config.language != 'none':
             self.tokenizer = AutoTokenizer.from_pretrained(
@@ -130,7 +135,13 @@ def load_exported(
         raise ValueError(f"{folder} is an exported network of precision 'fp32', not {precision!r}")
     if compile not in ('auto', 'off'):
         raise ValueError(f"{folder} is an exported network: compile is 'auto' or 'off' with it")
-    return ExportedNetwork(folder, device=device)
+    network = ExportedNetwork(folder, device=device)
+    if device.startswith('cuda') and not network.on_gpu:
+        raise ValueError(
+            f'device {device!r} was asked for but onnxruntime could not use it (see its '
+            "log): mend its CUDA libraries, or use 'cpu' or 'auto'"
+        )
+    return network
 
 
 def open_session(file: Path, *, device: str) -> Any:
@@ -191,10 +202,10 @@ def _errors_of_onnxruntime(file: Path) -> Iterator[None]:
     """Turn its errors, which derive from nothing but Exception, into a RuntimeError."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    known = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf)
+    kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
     try:
         yield
-    except (*known, state.NotImplemented, state.RuntimeException) as error:
+    except tuple(kind for kind in kinds if issubclass(kind, Exception)) as error:
         raise RuntimeError(f'onnxruntime cannot run {file}: {error}') from error
 
 

@@ -23,7 +23,7 @@ CUT_SHARE = 0.5  # when more of the pixels jump, it is another scene
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """Which filters act, and how; these are the defaults of the node and of replay."""
+    """Which filters act, and how; these are the defaults of the node."""
 
     edge_enable: bool = False
     edge_max_step: float = 0.1  # of the depth: surfaces that are closer together are one

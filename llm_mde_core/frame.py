@@ -7,7 +7,7 @@ Shapes: H and W pixels of the image, T prompt length.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -33,6 +33,8 @@ class Frame(nn.Module):
     def __init__(self, model: nn.Module, fit: Fit, *, height: int, width: int) -> None:
         super().__init__()
         self.model = model
+        config: Any = model.config
+        self.spread_factor: float = config.spread_factor
         self.fit = fit
         self.height = height
         self.width = width
@@ -47,7 +49,7 @@ class Frame(nn.Module):
         """
         pixels = self.fit.to_network(rgb.permute(2, 0, 1)[None])
         output = self.model(pixels, focal_px, constants)
-        certainty = confidence_of(output.log_spread)
+        certainty = confidence_of(output.log_spread, factor=self.spread_factor)
         size = {'height': self.height, 'width': self.width}
         return FrameOutput(
             depth=self.fit.depth_to_image(output.predicted_depth.float(), **size)[0],
@@ -57,6 +59,6 @@ class Frame(nn.Module):
         )
 
 
-def confidence_of(log_spread: torch.Tensor) -> torch.Tensor:
-    """Return the probability of an error below 1.25, from the log scale of a Laplace."""
-    return 1.0 - torch.exp(-math.log(CONFIDENT_RATIO) / log_spread.float().exp())
+def confidence_of(log_spread: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
+    """Return the probability of an error below 1.25, from factor times the scale of a Laplace."""
+    return 1.0 - torch.exp(-math.log(CONFIDENT_RATIO) / (factor * log_spread.float().exp()))

@@ -56,6 +56,11 @@ def check_model_folder(folder: str | Path) -> None:
             f'{folder} holds a model of type {config.get("model_type")!r}, '
             f'not {LLMMDEConfig.model_type!r}'
         )
+    if 'transformers_weights' in config:  # another way to name files of weights
+        raise ValueError(
+            f'{folder / "config.json"} names its weights in transformers_weights: only '
+            'model.safetensors is read'
+        )
     for part in PARTS:
         if config.get(f'{part}_name') and not isinstance(config.get(f'{part}_config'), dict):
             raise ValueError(

@@ -71,6 +71,7 @@ def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:
             f'cloud data has {len(msg.data)} bytes, too few for {msg.height} rows of row_step '
             f'{msg.row_step} with {msg.width} points of point_step {msg.point_step}'
         )
+    _record_dtype(msg)  # refuses fields that sensor_msgs_py ends with other errors on
     if read_points is not None and _is_plain(msg):
         records = read_points(msg).reshape(msg.height, msg.width)
     else:
@@ -108,4 +109,5 @@ def _record_dtype(msg: PointCloud2) -> np.dtype:
 
 def _is_plain(msg: PointCloud2) -> bool:
     native_order = bool(msg.is_bigendian) == IS_BIGENDIAN
-    return native_order and msg.row_step == msg.point_step * msg.width
+    one_each = all(field.count == 1 for field in msg.fields)
+    return native_order and one_each and msg.row_step == msg.point_step * msg.width

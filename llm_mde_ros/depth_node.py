@@ -172,9 +172,9 @@ class DepthNode(LifecycleNode):
         self.destroy_timer(self._poll_timer)
         self._image_input.close()
         self._info_input.close()
-        self._reference.close()
         worker, self._worker = self._worker, None
         worker.stop()
+        self._reference.close()  # after the worker, which reads from it
 
     def _release(self) -> None:
         if self._outputs is not None:

@@ -86,10 +86,11 @@ class FrameTransforms:
         unknown = f'where {source!r} stands, seen from {target!r}, is unknown'
         if Buffer is None:
             raise ValueError(f'{unknown}: tf2_ros is not installed; set reference.extrinsics')
-        if self._buffer is None:
+        buffer = self._buffer  # close() in the executor's thread may take it away
+        if buffer is None:
             raise ValueError(f'{unknown}: /tf was not read yet')
         try:
-            found = self._buffer.lookup_transform(target, source, Time.from_msg(stamp))
+            found = buffer.lookup_transform(target, source, Time.from_msg(stamp))
         except TransformException as error:
             raise ValueError(
                 f'{unknown}: {error}; publish it on /tf, or set reference.extrinsics'

@@ -57,7 +57,7 @@ def usual_ms(frames: Iterable[FrameTimes]) -> dict[str, np.ndarray]:
     frames = tuple(frames)
     values_s = {
         'latency': [frame.latency_s for frame in frames],
-        'age': [frame.age_s for frame in frames],
+        'age': [frame.age_s for frame in frames if not math.isnan(frame.age_s)],
         **{stage: [frame.stage_s[stage] for frame in frames] for stage in STAGES},
     }
     return {name: 1e3 * np.percentile(s or [np.nan], PERCENTILES) for name, s in values_s.items()}

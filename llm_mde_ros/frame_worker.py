@@ -122,6 +122,17 @@ class FrameWorker:
         times.set_age(stamp_ns=frame.stamp_ns, now_ns=self._now_ns())
         self._counters.count_published(times)
         if 'stats' in wanted:
+            self._publish_stats(frame, prediction, parameters, times)
+        compare()  # last: nobody waits for it
+
+    def _publish_stats(
+        self,
+        frame: Frame,
+        prediction: DepthPrediction,
+        parameters: DepthNodeParameters,
+        times: FrameTimes,
+    ) -> None:
+        try:
             stats = depth_stats(
                 prediction,
                 depth_m=published_depth(prediction, parameters.output_settings).cpu().numpy(),
@@ -129,8 +140,10 @@ class FrameWorker:
                 counters=self._counters,
                 times=times,
             )
-            self._publish({'stats': stats})
-        compare()  # last: nobody waits for it
+        except RuntimeError as error:  # torch, out of memory
+            self._warn('stats', f'No stats of this image: {error}')
+            return
+        self._publish({'stats': stats})
 
     def _outputs(
         self, frame: Frame, wanted: set[str], parameters: DepthNodeParameters, times: FrameTimes
@@ -163,11 +176,12 @@ class FrameWorker:
             settings=settings,
             limits_m=(parameters.depth_min_m, parameters.depth_max_m),
         )
-        corrected = self._accuracy.correct(prediction.depth, settings)
-        prediction = replace(prediction, depth=corrected)
         with stage('outputs'):
+            corrected = self._accuracy.correct(
+                prediction.depth, camera=camera, header=frame.message.header, settings=settings
+            )
             depth = self.filters(
-                prediction.depth,
+                corrected,
                 camera=camera,
                 stamp_ns=frame.stamp_ns,
                 settings=parameters.filter_settings,

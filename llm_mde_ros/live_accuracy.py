@@ -8,6 +8,9 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 import numpy as np
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.expand_topic_name import expand_topic_name
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 import torch
@@ -41,6 +44,8 @@ class ReferenceSettings:
     reference_max_factor: float = 1.25
 
     def __post_init__(self) -> None:
+        if self.reference_topic:
+            _check_topic(self.reference_topic)
         if self.reference_extrinsics:
             parse_extrinsics(self.reference_extrinsics)
         if not self.reference_tolerance_s >= 0:
@@ -80,7 +85,7 @@ class LiveAccuracy:
     def restart(self) -> None:
         """Forget the messages of a topic that is no longer the reference."""
         self._history.clear()
-        self._info = None
+        self._info = None  # the other thread reads it once, into a name of its own
 
     def add(self, message: Reference) -> None:
         """Take a message of the other sensor."""
@@ -92,8 +97,15 @@ class LiveAccuracy:
 
     # Frames
 
-    def correct(self, depth: torch.Tensor, settings: ReferenceSettings) -> torch.Tensor:
-        """Return depth with the held correction, if that is wanted; metres, NaN unknown."""
+    def correct(
+        self, depth: torch.Tensor, *, camera: Camera, header: Header, settings: ReferenceSettings
+    ) -> torch.Tensor:
+        """
+        Return depth with the held correction, if that is wanted; metres, NaN unknown.
+
+        What was held for another camera or sensor, or for a later time, is forgotten first.
+        """
+        self._restart_if_changed(camera, header, settings)
         if not (settings.reference_topic and settings.reference_correct):
             self.correction = DepthCorrection()
         if self.correction.max_factor != settings.reference_max_factor:
@@ -117,10 +129,9 @@ class LiveAccuracy:
         """
         if not settings.reference_topic:
             return
-        self._restart_if_changed(camera, header, settings)
         try:
             self._compare(depth, camera, header, settings, limits_m)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
             self._problem = f'Depth cannot be compared: {error}.'
 
     def _compare(
@@ -190,8 +201,9 @@ class LiveAccuracy:
         """Return the camera of a depth image: its own, or the image's when frames are the same."""
         if not isinstance(message, Image):
             return None
-        if self._info is not None:
-            return camera_from_info(self._info)
+        info = self._info
+        if info is not None:
+            return camera_from_info(info)
         return camera if message.header.frame_id == header.frame_id else None
 
     def _matrix(
@@ -249,7 +261,17 @@ class LiveAccuracy:
         }
 
     def _age_s(self) -> float | None:
-        return None if self._compared_s is None else time.monotonic() - self._compared_s
+        compared_s = self._compared_s  # the worker may forget it meanwhile
+        return None if compared_s is None else time.monotonic() - compared_s
+
+
+def _check_topic(topic: str) -> None:
+    """Raise ValueError for what is no name of a topic."""
+    try:
+        validate_full_topic_name(expand_topic_name(topic, 'node', '/'))
+    except (InvalidTopicNameException, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f'reference.topic {topic!r} is no name of a topic: {reason}') from error
 
 
 def _percent(bias: float) -> str:

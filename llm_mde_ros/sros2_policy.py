@@ -34,7 +34,11 @@ SERVICES = (
 
 
 def sros2_policy(
-    *, image: str = 'image', camera_info: str = 'camera_info', namespace: str = '/'
+    *,
+    image: str = 'image',
+    camera_info: str = 'camera_info',
+    reference: str = '',
+    namespace: str = '/',
 ) -> str:
     """Return the policy as XML, for a node whose inputs are remapped to these topics."""
     remapped = {
@@ -42,6 +46,9 @@ def sros2_policy(
         'image/compressed': f'{image}/compressed',
         'camera_info': camera_info,
     }
+    heard = [remapped[topic.name] for topic in SUBSCRIBED]
+    if reference:  # the parameter reference.topic, its camera_info if it is an image, and tf2's
+        heard += [reference, f'{reference.rpartition("/")[0]}/camera_info', '/tf', '/tf_static']
     published = [*(topic.name for topic in (*OUTPUTS, DIAGNOSTICS)), *PUBLISHED_BY_RCLPY]
     policy = ElementTree.Element('policy', version='0.2.0')
     enclaves = ElementTree.SubElement(policy, 'enclaves')
@@ -50,7 +57,7 @@ def sros2_policy(
         ElementTree.SubElement(enclaves, 'enclave', path=path), 'profiles'
     )
     profile = ElementTree.SubElement(profiles, 'profile', ns=namespace, node=NODE)
-    _allow(profile, 'topic', (remapped[topic.name] for topic in SUBSCRIBED), subscribe='ALLOW')
+    _allow(profile, 'topic', heard, subscribe='ALLOW')
     _allow(profile, 'topic', published, publish='ALLOW')
     _allow(profile, 'service', SERVICES, reply='ALLOW')
     ElementTree.indent(policy)
@@ -71,5 +78,6 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(description='Print the SROS 2 policy of the node.')
     parser.add_argument('--image', default='image', help='topic that image is remapped to')
     parser.add_argument('--camera-info', default='camera_info', help='likewise for camera_info')
+    parser.add_argument('--reference', default='', help='what reference.topic will be')
     parser.add_argument('--namespace', default='/', help='namespace of the node')
     print(sros2_policy(**vars(parser.parse_args())), end='')

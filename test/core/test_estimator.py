@@ -205,3 +205,18 @@ def test_info_counts_every_parameter(estimator: DepthEstimator) -> None:
         'head',
     }
     assert (info['vision'], info['language']) == ('vit', 'bert (pretrained)')
+
+
+def test_confidence_is_calibrated_by_the_factor_in_the_configuration(
+    tiny_model_dir, tmp_path, rgb
+):
+    camera = Camera.from_hfov(width=64, height=48, hfov_deg=60.0)
+    before = DepthEstimator.from_pretrained(tiny_model_dir, device='cpu').infer(rgb, camera)
+    model = LLMMDEForDepthEstimation.from_pretrained(tiny_model_dir)
+    model.config.spread_factor = 2.0
+    model.save_pretrained(tmp_path)
+    after = DepthEstimator.from_pretrained(tmp_path, device='cpu').infer(rgb, camera)
+    np.testing.assert_array_equal(after.depth_m, before.depth_m)
+    # the doubt of a Laplace twice as wide is the root; enlarged afterwards, so only nearly
+    np.testing.assert_allclose(1 - after.confidence, (1 - before.confidence) ** 0.5, atol=0.01)
+    assert after.confidence.max() < before.confidence.min()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from conftest import small_config
 import pytest
 import torch
@@ -328,6 +330,8 @@ def test_the_paper_preset_runs_at_full_size(tokenizer: PreTrainedTokenizerBase) 
         ({'prompt': 'loud'}, "prompt must be one of .* not 'loud'"),
         ({'min_depth_m': 5.0, 'max_depth_m': 2.0}, 'not 5.0 to 2.0'),
         ({'canonical_focal_px': 0.0}, 'canonical_focal_px must be positive'),
+        ({'spread_factor': 0.0}, 'spread_factor must be positive, not 0.0'),
+        ({'spread_factor': math.nan}, 'spread_factor must be positive, not nan'),
         ({'vision_levels': (1, 2)}, 'three layers'),
         ({'vision_levels': (1, 2, 9)}, 'must lie in 1 to 3'),
         ({'stem_channels': (8, 16, 32)}, 'patch_size 1, not 16'),

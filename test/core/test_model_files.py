@@ -93,3 +93,11 @@ def test_only_the_hub_is_asked_and_only_for_what_is_read(
     assert not asked
     assert find_model(name, allow_download=True) == str(tiny_model_dir)
     assert asked == [('someone/model', 'f' * 40, ['*.json', '*.safetensors', '*.txt'])]
+
+
+def test_weights_under_another_name_are_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny_model_dir / 'config.json').read_text())
+    config['transformers_weights'] = 'sub/model.safetensors.index.json'
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError, match='only model.safetensors is read'):
+        find_model(tmp_path, allow_download=False)

@@ -45,6 +45,8 @@ def test_what_is_usual_of_many_frames():
     assert list(usual) == ['latency', 'age', *STAGES]
     np.testing.assert_allclose(usual['network'], [50, 95, 99])
     assert np.isnan(usual['age']).all()
+    frames[7].set_age(stamp_ns=0, now_ns=20_000_000)  # one that is known is not lost among others
+    np.testing.assert_allclose(usual_ms(frames)['age'], 20.0)
 
 
 def test_nothing_is_usual_of_no_frame():

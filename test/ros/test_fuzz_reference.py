@@ -74,6 +74,8 @@ def test_no_message_ends_the_thread_or_makes_a_figure_or_depth_that_is_no_number
     )
     figures = accuracy.figures()
     assert figures.samples == 0 or math.isfinite(figures.abs_rel + figures.bias)
-    corrected = accuracy.correct(torch.tensor([2.0]), SETTINGS)
+    corrected = accuracy.correct(
+        torch.tensor([2.0]), camera=CAMERA, header=Header(frame_id='camera'), settings=SETTINGS
+    )
     assert np.isfinite(corrected.numpy()).all()
     assert accuracy.verdict()[1]

@@ -49,9 +49,15 @@ def accuracy():
     return LiveAccuracy(FrameTransforms(None))  # no test here asks /tf
 
 
+def correct(accuracy, depth, settings, *, stamp_s=1e6, camera=CAMERA, **header):
+    """Return the depth with what is held, at a time after all others."""
+    header = header_at(stamp_s, **header)
+    return accuracy.correct(depth, camera=camera, header=header, settings=settings)
+
+
 def process(accuracy, depth, settings=LEFT, *, stamp_s=100.0, camera=CAMERA, **header):
     """Return the depth that the node would publish of a frame."""
-    corrected = accuracy.correct(depth, settings)
+    corrected = correct(accuracy, depth, settings, stamp_s=stamp_s, camera=camera, **header)
     accuracy.compare(
         depth,
         camera=camera,
@@ -199,12 +205,12 @@ def test_depth_is_left_alone_unless_asked(accuracy):
     hold(accuracy, 2.4, LEFT, seconds=2)
     assert accuracy.values()['correction'] == 'none'
     depth = wall(2.4)
-    assert accuracy.correct(depth, LEFT) is depth
+    assert correct(accuracy, depth, LEFT) is depth
 
 
 def test_a_held_correction_takes_the_error_out_and_says_so(accuracy):
     hold(accuracy, 2.4)
-    corrected = accuracy.correct(wall(2.4), HOLD)
+    corrected = correct(accuracy, wall(2.4), HOLD)
     torch.testing.assert_close(corrected, wall(2.0), rtol=0.005, atol=0)
     assert accuracy.figures().abs_rel < 0.005  # of what is published
     assert accuracy.values()['correction'].startswith('depth x 0.83')
@@ -224,14 +230,14 @@ def test_a_sensor_that_asks_for_too_much_is_told(accuracy):
     level, sentence = accuracy.verdict()
     assert level == DiagnosticStatus.WARN
     assert 'more than a factor of 1.25' in sentence
-    torch.testing.assert_close(accuracy.correct(wall(6.0), HOLD), wall(4.8), rtol=0.01, atol=0)
+    torch.testing.assert_close(correct(accuracy, wall(6.0), HOLD), wall(4.8), rtol=0.01, atol=0)
 
 
 def test_turning_the_correction_off_forgets_it(accuracy):
     hold(accuracy, 2.4, seconds=10)
     depth = wall(2.4)
-    assert accuracy.correct(depth, LEFT) is depth
-    assert accuracy.correct(depth, HOLD) is depth
+    assert correct(accuracy, depth, LEFT) is depth
+    assert correct(accuracy, depth, HOLD) is depth
 
 
 @pytest.mark.parametrize(
@@ -247,6 +253,8 @@ def test_another_camera_or_sensor_starts_again(accuracy, change):
     hold(accuracy, 2.4, seconds=10)
     camera = change.get('camera', CAMERA)
     depth = torch.full((camera.height, camera.width), 2.0)
+    now = {'settings': HOLD} | change
+    assert correct(accuracy, depth, now.pop('settings'), **now) is depth  # from the first frame on
     accuracy.add(scan_of_wall(2.0, 200.0))
     process(accuracy, depth, **({'settings': HOLD, 'stamp_s': 200.0} | change))
     assert accuracy.values()['correction'] == 'none'
@@ -346,3 +354,9 @@ def test_a_window_without_frames_knows_nothing():
     figures = AccuracyWindow().figures()
     assert math.isnan(figures.abs_rel)
     assert (figures.samples, figures.frames) == (0, 0)
+
+
+@pytest.mark.parametrize('topic', ['bad topic!', '/a//b', '1abc', '{scan}'])
+def test_what_is_no_name_of_a_topic_is_refused(topic):
+    with pytest.raises(ValueError, match=r'reference\.topic .* '):
+        ReferenceSettings(topic)

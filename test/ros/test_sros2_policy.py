@@ -44,6 +44,8 @@ def test_remapped_inputs_and_a_namespace() -> None:
         '/camera/image_raw/compressed',
         '/robot/info',
     }
+    beside = {'/scan', '/camera_info', '/tf', '/tf_static'}
+    assert beside <= allowed(sros2_policy(reference='/scan'), 'topic', 'subscribe')
     assert '/robot/points' in allowed(policy, 'topic', 'publish')
     assert '/diagnostics' in allowed(policy, 'topic', 'publish')
     assert '/robot/depth_node/get_state' in allowed(policy, 'service', 'reply')

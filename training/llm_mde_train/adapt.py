@@ -131,7 +131,9 @@ def adapt(
     notify('picking shots', 0.0)
     material = prepare(frames, shots=shots, replay=replay)
 
-    estimator = DepthEstimator.from_pretrained(folder, device=device, precision='fp32')
+    estimator = DepthEstimator.from_pretrained(
+        folder, device=device, precision='fp32', compile='off'
+    )
     as_it_was = predictor(estimator)
     before, baselines, replay_before = _judge_before(as_it_was, material, notify)
     learned = _learn(estimator, material, train=train, tuning=tuning, seed=seed, notify=notify)
@@ -201,7 +203,7 @@ def _read_back(network: PeftModel, folder: str, *, device: str) -> Predictor:
         save_adapter(network, Path(scratch), model='')
         return predictor(
             DepthEstimator.from_pretrained(
-                folder, adapter=scratch, device=device, precision='fp32'
+                folder, adapter=scratch, device=device, precision='fp32', compile='off'
             )
         )
 
@@ -260,7 +262,10 @@ def _fit_two_numbers(
     fitted = copy.deepcopy(network)
     fit_scale_shift(fitted, predictor(estimator), material.shots)
     changed = DepthEstimator(
-        fitted.get_base_model(), device=str(estimator.device), precision='fp32'
+        fitted.get_base_model(),
+        device=str(estimator.device),
+        precision='fp32',
+        compile='off',
     )
     after = Validation(step=1, loss=float('nan'), abs_rel=validate(changed))
     better = after.abs_rel < before.abs_rel

@@ -7,6 +7,7 @@ import typer
 
 from llm_mde_train.commands.ablate import ablate
 from llm_mde_train.commands.adapt import adapt
+from llm_mde_train.commands.calibrate import calibrate
 from llm_mde_train.commands.evaluate import evaluate
 from llm_mde_train.commands.fit import fit
 
@@ -17,6 +18,7 @@ app.command()(fit)
 app.command()(adapt)
 app.command()(evaluate)
 app.command()(ablate)
+app.command()(calibrate)
 
 
 def main() -> None:

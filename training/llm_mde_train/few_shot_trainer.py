@@ -89,7 +89,10 @@ class FewShotTrainer:
         self.averaged = copy.deepcopy(network)
         self._averages = [w for w in self.averaged.parameters() if w.requires_grad]
         self.estimator = DepthEstimator(
-            self.averaged.get_base_model(), device=str(self.device), precision='fp32'
+            self.averaged.get_base_model(),
+            device=str(self.device),
+            precision='fp32',
+            compile='off',
         )
 
     def run(

@@ -124,7 +124,7 @@ def _validate(
 ) -> dict[str, Any]:
     """Judge the averaged model, put it into `out` when it is the best, and return the best."""
     model = trainer.averaged()
-    estimator = DepthEstimator(model, device=str(trainer.device), precision='fp32')
+    estimator = DepthEstimator(model, device=str(trainer.device), precision='fp32', compile='off')
     scores = evaluate(estimator, frames)
     log.pictures(step, estimator, frames)
     if scores['mean']['abs_rel'] < best.get('abs_rel', float('inf')):
