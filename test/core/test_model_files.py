@@ -99,5 +99,5 @@ def test_weights_under_another_name_are_refused(tiny_model_dir: Path, tmp_path: 
     config = json.loads((tiny_model_dir / 'config.json').read_text())
     config['transformers_weights'] = 'sub/model.safetensors.index.json'
     (tmp_path / 'config.json').write_text(json.dumps(config))
-    with pytest.raises(ValueError, match='only model.safetensors is read'):
+    with pytest.raises(ValueError, match=r'only model\.safetensors is read'):
         find_model(tmp_path, allow_download=False)
