@@ -6,6 +6,7 @@ Shapes: B batch, h and w the grid of image tokens, D width of the tokens, C widt
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 import math
 
 import torch
@@ -67,7 +68,7 @@ class DepthHead(nn.Module):
         features = self.blocks[0](_double(features) + joined[0])  # (B, C, 4h, 4w)
         features = self.out[:-1](features).float()
         # The range of depth spans two decades, too many for the few digits of bf16.
-        with torch.autocast(features.device.type, enabled=False):
+        with _full_precision(features.device.type):
             position, log_spread = self.out[-1](features).chunk(2, dim=1)
         log_depth = self.log_min + (self.log_max - self.log_min) * torch.sigmoid(position)
         return log_depth.exp(), log_spread.clamp(*LOG_SPREAD_RANGE)
@@ -93,3 +94,10 @@ class ResidualBlock(nn.Module):
 
 def _double(features: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(features, scale_factor=2.0, mode='bilinear', align_corners=False)
+
+
+def _full_precision(device: str) -> AbstractContextManager[None]:
+    """Return what ends autocast, on devices that have it; the meta device has not."""
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
