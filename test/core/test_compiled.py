@@ -12,6 +12,7 @@ from torch._inductor import config as inductor
 from torch._inductor.utils import fresh_cache
 
 from llm_mde_core.compiled import compile_frame
+from llm_mde_core.config import LLMMDEConfig
 from llm_mde_core.frame import Frame
 from llm_mde_core.image import Fit
 from llm_mde_core.model import LLMMDEOutput
@@ -19,6 +20,8 @@ from llm_mde_core.model import LLMMDEOutput
 
 class Brightness(nn.Module):
     """The least that can stand in for the network: compiled in seconds."""
+
+    config = LLMMDEConfig(language='none')
 
     def forward(self, pixels: torch.Tensor, focal_px: torch.Tensor, _: Any) -> LLMMDEOutput:
         depth = 1.0 + pixels.mean(dim=1) * focal_px
