@@ -69,7 +69,7 @@ class RecordedFrame:
         inputs = (self._rgb, self._focal_px, constants)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._rgb.device):
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):  # libraries allocate in their first calls
                 for _ in range(3):

@@ -61,7 +61,7 @@ def lay_out(model: nn.Module, *, dtype: torch.dtype) -> None:
     Convolutions get their channels last. What autocast would cast to `dtype` is cast; the outputs
     stay the same, for what it computes in fp32, such as norms and embeddings, is left so.
     """
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's
     if dtype == torch.float32:
         return
     for module in model.modules():

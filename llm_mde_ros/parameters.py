@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, field, fields, replace
 import difflib
+from functools import cached_property
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -264,19 +265,19 @@ class DepthNodeParameters:
                 )
         self.reference_settings  # noqa: B018 - ValueError when extrinsics are no six numbers
 
-    @property
+    @cached_property  # made once, though every frame reads it
     def output_settings(self) -> OutputSettings:
         """Return the part that make_outputs() needs."""
         return OutputSettings(**{f.name: getattr(self, f.name) for f in fields(OutputSettings)})
 
-    @property
+    @cached_property
     def filter_settings(self) -> FilterSettings:
         """Return the part that DepthFilters need."""
         return FilterSettings(
             **{f.name: getattr(self, f'filters_{f.name}') for f in fields(FilterSettings)}
         )
 
-    @property
+    @cached_property
     def reference_settings(self) -> ReferenceSettings:
         """Return the part that LiveAccuracy needs."""
         names = [f.name for f in fields(ReferenceSettings)]

@@ -43,10 +43,17 @@ def describe_versions(device: torch.device) -> dict[str, str]:
 
 
 def git_commit(file: Path = Path(__file__)) -> str:
-    """Return the commit of the code in `file`, '-dirty' with changes; 'unknown' without git."""
+    """
+    Return the commit of the code in `file`, with '-dirty' for changes beyond it; or 'unknown'.
+
+    Unknown is also what was installed inside of a repository that does not track it: that
+    repository's commit would say nothing about the code.
+    """
     try:
         _git('ls-files', '--error-unmatch', file.name, folder=file.parent)
-        return _git('describe', '--always', '--exclude=*', '--dirty', folder=file.parent)
+        return _git(
+            'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty', folder=file.parent
+        )
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
 

@@ -76,11 +76,11 @@ class Yardstick:
         )
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     """Sees every operation of torch that is executed."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.flop = 0.0
         self.numbers = 0.0
         self._known: set[int] = set()  # storages that this call made, or that are counted
@@ -121,7 +121,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _attention_flop(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: object, **__: object
 ) -> int:
-    flop = sdpa_flop_count(  # type: ignore[no-untyped-call]
+    flop = sdpa_flop_count(  # type: ignore[no-untyped-call]  # torch's
         query.shape, key.shape, value.shape
     )
     return int(flop)

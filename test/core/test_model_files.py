@@ -23,7 +23,7 @@ def test_a_model_saved_in_parts_is_fine(
 
 
 @pytest.mark.parametrize(
-    'part', ['pytorch_model.bin', '../other/model.safetensors', '/tmp/model.safetensors', 3]
+    'part', ['pytorch_model.bin', '../other/model.safetensors', '/elsewhere/model.safetensors', 3]
 )
 def test_a_part_of_another_kind_or_place_is_refused(tmp_path: Path, part: object) -> None:
     (tmp_path / 'config.json').write_text('{"model_type": "llm_mde"}')

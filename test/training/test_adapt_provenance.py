@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from llm_mde_train.provenance import git_commit
+from llm_mde_core.bench.machine import git_commit
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from peft import PeftModel
 import torch
 
 from llm_mde_core import DepthEstimator
+from llm_mde_core.bench.machine import git_commit
 from llm_mde_core.model_files import find_model
 from llm_mde_train.adapt_material import Material, prepare
 from llm_mde_train.adapted_parts import (
@@ -36,7 +37,6 @@ from llm_mde_train.baselines import Predictor, constant, pixel_median, scale_shi
 from llm_mde_train.few_shot_trainer import FewShotTrainer, Tuning, Validation, best_of
 from llm_mde_train.held_out import HeldOut, judge, predictor
 from llm_mde_train.provenance import (
-    git_commit,
     library_versions,
     sha256_of_file,
     sha256_of_samples,
@@ -176,7 +176,7 @@ def _origin(shots: list[Sample], *, folder: Path) -> dict[str, Any]:
         'shots_sha256': sha256_of_samples(shots),
         'model': folder.name,
         'model_sha256': sha256_of_file(folder / 'model.safetensors'),
-        'commit': git_commit(),
+        'commit': git_commit(Path(__file__)),
         'libraries': library_versions(),
     }
 

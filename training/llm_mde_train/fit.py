@@ -16,10 +16,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from llm_mde_core import DepthEstimator, LLMMDEConfig, LLMMDEForDepthEstimation
+from llm_mde_core.bench.machine import git_commit
 from llm_mde_core.model_files import find_model
 from llm_mde_train.batches import MixedBatches, rendered_samples
 from llm_mde_train.evaluate import evaluate
-from llm_mde_train.provenance import git_commit, sha256_of_file
+from llm_mde_train.provenance import sha256_of_file
 from llm_mde_train.recipe import SOURCES, Recipe
 from llm_mde_train.run_folder import RunFolder
 from llm_mde_train.run_log import RunLog
@@ -97,7 +98,7 @@ def _made_by(
     recipe: Recipe, training: list[Frame], validation: list[Frame], accelerator: Accelerator
 ) -> dict[str, Any]:
     return {
-        'commit': git_commit(),
+        'commit': git_commit(Path(__file__)),
         'start_from_sha256': _sha256_of_model(recipe.start_from) if recipe.start_from else '',
         'parts_from_sha256': {
             part: _sha256_of_model(name) for part, name in recipe.parts_from.items()

@@ -5,33 +5,10 @@ from __future__ import annotations
 import hashlib
 from importlib.metadata import version
 from pathlib import Path
-import subprocess
 
 from llm_mde_train.samples import Sample
 
 LIBRARIES = ('torch', 'transformers', 'peft')
-
-
-def git_commit(file: Path = Path(__file__)) -> str:
-    """
-    Return the commit of the code in `file`, with '-dirty' for changes beyond it; or 'unknown'.
-
-    Unknown is also what was installed inside of a repository that does not track it: that
-    repository's commit would say nothing about the code.
-    """
-    try:
-        _git('ls-files', '--error-unmatch', file.name, folder=file.parent)
-        return _git(
-            'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty', folder=file.parent
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown'  # installed without its repository
-
-
-def _git(*arguments: str, folder: Path) -> str:
-    command = ['git', *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def library_versions() -> dict[str, str]:
