@@ -6,9 +6,10 @@ from collections import deque
 import time
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 import torch
 
 from llm_mde_core.estimator import DepthPrediction
@@ -71,9 +72,9 @@ class Bench:
             warn=lambda kind, sentence: self.warnings.append((kind, sentence)),
         )
 
-    def put(self, second: int = 1) -> None:
+    def put(self, second: int = 1, image: Image | CompressedImage | None = None) -> None:
         """Hand over a frame and wait until the worker is done with it."""
-        image = Image(height=4, width=6, encoding='mono8', step=6, data=bytes(24))
+        image = image or Image(height=4, width=6, encoding='mono8', step=6, data=bytes(24))
         image.header.stamp.sec = second
         counters = self.counters
         before = counters.published + counters.dropped_total + counters.unwanted
@@ -132,6 +133,20 @@ def test_a_failing_inference_drops_one_frame(bench, error):
     assert bench.counters.dropped == {'inference': 1}
     assert ('inference', f'Image dropped (inference): {error}') in bench.warnings
     bench.put()
+    assert bench.counters.published == 1
+
+
+@pytest.mark.parametrize('compressed', [False, True])
+def test_an_image_over_the_bound_is_dropped_and_the_next_one_is_used(bench, compressed):
+    bench.parameters = DepthNodeParameters(camera_info_timeout_s=0.0, max_megapixels=0.01)
+    grey = np.zeros((100, 101), np.uint8)
+    large = Image(height=100, width=101, encoding='mono8', step=101, data=grey.tobytes())
+    if compressed:
+        large = CompressedImage(format='png', data=cv2.imencode('.png', grey)[1].tobytes())
+    bench.put(image=large)
+    assert bench.counters.dropped == {'image': 1}
+    assert not bench.publishers.sent
+    bench.put(second=2)
     assert bench.counters.published == 1
 
 
