@@ -38,7 +38,7 @@ demo: setup
 	$(BIN)/llm-mde demo $(if $(BAG),--bag '$(BAG)') --out '$(OUT)'
 
 test: setup messages
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

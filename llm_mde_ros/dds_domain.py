@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+import errno
 import os
 import random
+import socket
 from threading import Thread
 
 import rclpy
@@ -15,6 +17,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from llm_mde_ros.share import config_file
 
+# Of the DDS Interoperability Wire Protocol, 9.6.1: PB + d1, and DG.
+FIRST_DISCOVERY_PORT = 7410
+PORTS_OF_A_DOMAIN = 250
 LAST_DOMAIN_ID = 101  # with a higher one the ports may collide with those of the system
 
 
@@ -26,7 +31,7 @@ def use_own_domain() -> None:
     """
     profile = str(config_file('fastdds.xml'))
     os.environ.update(
-        ROS_DOMAIN_ID=str(random.randint(1, LAST_DOMAIN_ID)),
+        ROS_DOMAIN_ID=str(free_domain_id()),
         ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
         FASTDDS_DEFAULT_PROFILES_FILE=profile,
     )
@@ -34,6 +39,30 @@ def use_own_domain() -> None:
         os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile
     if os.environ.get('ROS_DISTRO') == 'humble':  # knows no discovery range
         os.environ['ROS_LOCALHOST_ONLY'] = '1'
+
+
+def free_domain_id() -> int:
+    """Return a random domain in which no participant of this machine seems to be."""
+    domains = random.sample(range(1, LAST_DOMAIN_ID + 1), LAST_DOMAIN_ID)
+    return next((domain for domain in domains if _is_free(domain)), domains[0])
+
+
+def _is_free(domain: int) -> bool:
+    try:
+        with discovery_port(domain):
+            return True
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+
+
+@contextmanager
+def discovery_port(domain: int) -> Iterator[None]:
+    """Hold the port of the domain's first participant; OSError when somebody else does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        holder.bind(('', FIRST_DISCOVERY_PORT + PORTS_OF_A_DOMAIN * domain))
+        yield
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import pytest
 import rclpy
 from rclpy.context import Context
 
+from llm_mde_ros.dds_domain import free_domain_id
+
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 240.0  # on a busy machine
 INSTALLATIONS = ('colcon', 'pip')
@@ -65,7 +67,7 @@ def test_the_scripts_use_the_active_python(colcon_prefix: Path) -> None:
 
 
 def test_the_nodes_start_where_ros2_run_looks(request: pytest.FixtureRequest) -> None:
-    domain = 1 + os.getpid() % 100
+    domain = free_domain_id()
     context = Context()
     rclpy.init(context=context, domain_id=domain)
     observer = rclpy.create_node('observer', context=context)

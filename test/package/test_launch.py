@@ -3,7 +3,6 @@
 import ast
 from dataclasses import fields
 import importlib.util
-import os
 from pathlib import Path
 import sys
 import tempfile
@@ -222,8 +221,10 @@ def test_the_real_launch_starts_the_installed_node(pip_prefix: Path, monkeypatch
     from launch.events import Shutdown
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
+    from llm_mde_ros.dds_domain import free_domain_id
+
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(pip_prefix))
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(free_domain_id()))
     commands = []
 
     def note(event, _context):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 import os
 from pathlib import Path
-import random
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
+from llm_mde_ros.dds_domain import discovery_port, free_domain_id
 from llm_mde_ros.topics import DIAGNOSTICS, OUTPUTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -313,8 +313,9 @@ class Robot:
 @pytest.fixture(scope='session')
 def own_domain() -> Iterator[None]:
     """Hear nothing from other nodes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('ROS_DOMAIN_ID', str(random.randint(1, 101)))
+    domain = free_domain_id()
+    with pytest.MonkeyPatch.context() as patch, discovery_port(domain):  # held between the nodes
+        patch.setenv('ROS_DOMAIN_ID', str(domain))
         patch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
         patch.setenv('ROS_LOCALHOST_ONLY', '1')  # the same before Jazzy
         yield
