@@ -195,7 +195,7 @@ class DepthNode(LifecycleNode):
         if not self._image_limiter.allows(frame.stamp_ns, max_rate_hz=max_rate_hz):
             self._counters.rate_limited += 1
         elif self._worker.slot.put(frame):
-            self._counters.skipped += 1
+            self._counters.count_skipped()
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._worker.cameras.update(message)
@@ -260,6 +260,11 @@ class DepthNode(LifecycleNode):
             configure_error=self._configure_error,
             image_topic=self._image_input.topic,
             image_publishers=self._image_input.publishers,
+            receives_since_s=self._image_input.receives_since_s,
+            input_problem=self._image_input.problem or self._info_input.problem,
+            output_problem=outputs.problem() if outputs else '',
+            target_rate_hz=self._settings.target_rate_hz,
+            max_rate_hz=self._settings.max_rate_hz,
             subscribers=outputs.subscribers() if outputs else {},
             camera_state=worker.cameras.state if worker else '',
             camera_warning=worker.cameras.warning if worker else '',

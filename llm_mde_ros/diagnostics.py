@@ -8,11 +8,13 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from llm_mde_ros.frame_counters import FrameCounters, rate_hz
+from llm_mde_ros.frame_counters import FrameCounters, rate_hz, recent
 from llm_mde_ros.frame_times import PERCENTILES, usual_ms
 from llm_mde_ros.live_accuracy import LiveAccuracy
+from llm_mde_ros.process_memory import memory_mb
 
 NO_IMAGE_AFTER_S = 2.0
+ENOUGH = 0.9  # of a rate
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class NodeSituation:
     configure_error: str = ''
     image_topic: str = ''
     image_publishers: int = 0
+    receives_since_s: float | None = None  # time.monotonic; None: images are not received
+    input_problem: str = ''  # why messages of a publisher cannot come
+    output_problem: str = ''  # why a subscriber gets nothing
+    target_rate_hz: float = 0.0  # of the parameters
+    max_rate_hz: float = 0.0
     subscribers: Mapping[str, int] = field(default_factory=dict)  # by output
     camera_state: str = ''
     camera_warning: str = ''
@@ -46,7 +53,7 @@ def diagnostic_statuses(
             output_verdict(situation, counters),
             _output_values(situation, counters),
         ),
-        _status(f'{situation.node}: model', model_verdict(situation), situation.model),
+        _status(f'{situation.node}: model', model_verdict(situation), _model_values(situation)),
     ]
     accuracy = situation.accuracy
     if accuracy is not None:
@@ -63,19 +70,35 @@ def input_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[by
         return DiagnosticStatus.OK, 'Idle: nobody subscribes to an output.'
     if situation.image_publishers == 0:
         return (
-            DiagnosticStatus.WARN,
+            DiagnosticStatus.ERROR,
             f'Nobody publishes {situation.image_topic}: start the camera, remap image, or set '
             'image_transport.',
         )
-    age_s = image_age_s(counters)
-    if age_s is None or age_s > NO_IMAGE_AFTER_S:
-        since = 'yet' if age_s is None else f'for {age_s:.1f} s'
-        return DiagnosticStatus.WARN, f'No image on {situation.image_topic} {since}.'
+    silent_s = _silent_s(situation, counters)
+    is_silent = silent_s > NO_IMAGE_AFTER_S
+    if situation.input_problem:
+        level = DiagnosticStatus.ERROR if is_silent else DiagnosticStatus.WARN
+        return level, situation.input_problem
+    if is_silent:
+        return (
+            DiagnosticStatus.ERROR,
+            f'No image on {situation.image_topic} for {silent_s:.1f} s: is the camera alive, and '
+            'does the link carry its images?',
+        )
     dropped = counters.dropped_total - counters.dropped_before
     if dropped:
-        return DiagnosticStatus.WARN, f'{dropped} images dropped: {counters.last_drop}'
+        is_alone = counters.published == counters.published_before
+        level = DiagnosticStatus.ERROR if is_alone else DiagnosticStatus.WARN
+        return level, f'{dropped} images dropped: {counters.last_drop}'
     if situation.camera_warning:
         return DiagnosticStatus.WARN, situation.camera_warning
+    received_hz, target_hz = rate_hz(counters.received_at_s), situation.target_rate_hz
+    if len(recent(counters.received_at_s)) > 1 and received_hz < ENOUGH * target_hz:
+        return (
+            DiagnosticStatus.WARN,
+            f'Images come at {received_hz:.1f} Hz, target_rate_hz is {target_hz:g}: raise the '
+            'rate of the camera, or see what its link loses.',
+        )
     return DiagnosticStatus.OK, 'Images arrive.'
 
 
@@ -87,8 +110,20 @@ def output_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[b
             DiagnosticStatus.WARN,
             f'{errors} messages could not be published: a subscriber or the network is too slow.',
         )
+    if situation.output_problem:
+        return DiagnosticStatus.WARN, situation.output_problem
+    if situation.state != 'active':
+        return DiagnosticStatus.OK, 'Publishes nothing.'
     listened = [topic for topic, count in situation.subscribers.items() if count]
-    return DiagnosticStatus.OK, f'Publishes {", ".join(listened) or "nothing"}.'
+    if not listened:
+        return (
+            DiagnosticStatus.WARN,
+            'Nobody listens: subscribe to an output, see that names and namespaces are the same, '
+            'or deactivate the node.',
+        )
+    if is_overloaded(situation, counters):
+        return DiagnosticStatus.WARN, _overload_sentence(counters)
+    return DiagnosticStatus.OK, f'Publishes {", ".join(listened)}.'
 
 
 def model_verdict(situation: NodeSituation) -> tuple[bytes, str]:
@@ -98,10 +133,54 @@ def model_verdict(situation: NodeSituation) -> tuple[bytes, str]:
     return DiagnosticStatus.OK, 'Loaded.' if situation.model else 'Not loaded.'
 
 
+def is_overloaded(situation: NodeSituation, counters: FrameCounters) -> bool:
+    """Tell whether so many images are skipped that depth comes less often than it shall."""
+    received, skipped = (
+        len(recent(times_s)) for times_s in (counters.received_at_s, counters.skipped_at_s)
+    )
+    too_slow = rate_hz(counters.published_at_s) < ENOUGH * _target_hz(situation, counters)
+    return too_slow and skipped > (1 - ENOUGH) * received
+
+
+def _overload_sentence(counters: FrameCounters) -> str:
+    """Say how much is lost, and what helps most."""
+    median_ms = {name: values[0] for name, values in usual_ms(counters.times).items()}
+    making_ms = median_ms['outputs'] + median_ms['publish']
+    if making_ms > median_ms['network']:
+        advice = (
+            f'the outputs take {making_ms:.0f} ms: raise points.stride, set points.max_rate_hz, '
+            'or subscribe to less'
+        )
+    else:
+        advice = (
+            f'the network takes {median_ms["network"]:.0f} ms: take a smaller or an exported '
+            'model, or a GPU'
+        )
+    return (
+        f'Overload: depth at {rate_hz(counters.published_at_s):.1f} Hz of images at '
+        f'{rate_hz(counters.received_at_s):.1f} Hz; {advice}. If that is often enough, say so '
+        'in max_rate_hz or target_rate_hz.'
+    )
+
+
+def _target_hz(situation: NodeSituation, counters: FrameCounters) -> float:
+    """Return how often depth shall come: as asked for, or as images come."""
+    target_hz = situation.target_rate_hz or rate_hz(counters.received_at_s)
+    return min(target_hz, situation.max_rate_hz or target_hz)
+
+
 def image_age_s(counters: FrameCounters) -> float | None:
     """Seconds since the last image arrived; None before the first."""
     times_s = tuple(counters.received_at_s)
     return time.monotonic() - times_s[-1] if times_s else None
+
+
+def _silent_s(situation: NodeSituation, counters: FrameCounters) -> float:
+    """Seconds without an image while there was a subscription; 0 without one."""
+    since_s = situation.receives_since_s
+    if since_s is None:
+        return 0.0
+    return time.monotonic() - max([since_s, *tuple(counters.received_at_s)[-1:]])
 
 
 def _input_values(situation: NodeSituation, counters: FrameCounters) -> dict[str, object]:
@@ -126,6 +205,7 @@ def _input_values(situation: NodeSituation, counters: FrameCounters) -> dict[str
 def _output_values(situation: NodeSituation, counters: FrameCounters) -> dict[str, object]:
     return {
         'rate [Hz]': f'{rate_hz(counters.published_at_s):.2f}',
+        'target rate [Hz]': f'{_target_hz(situation, counters):.2f}',
         **_latency_values(counters),
         'processed': counters.processed,
         'published': counters.published,
@@ -133,6 +213,10 @@ def _output_values(situation: NodeSituation, counters: FrameCounters) -> dict[st
         **{f'subscribers: {topic}': n for topic, n in situation.subscribers.items()},
         **{f'published: {topic}': n for topic, n in sorted(counters.published_of.copy().items())},
     }
+
+
+def _model_values(situation: NodeSituation) -> dict[str, object]:
+    return {**situation.model, **memory_mb()}
 
 
 def _latency_values(counters: FrameCounters) -> dict[str, str]:

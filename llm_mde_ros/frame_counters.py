@@ -9,6 +9,8 @@ import time
 from llm_mde_ros.frame_slot import Frame
 from llm_mde_ros.frame_times import FrameTimes
 
+WINDOW_S = 5.0  # of the rates
+
 
 @dataclass
 class FrameCounters:
@@ -25,6 +27,7 @@ class FrameCounters:
     unwanted: int = 0  # nobody listened to an output that was due
     processed: int = 0  # went through the network
     published: int = 0
+    published_before: int = 0  # at the last report
     publish_errors: int = 0  # messages, several of a frame
     publish_errors_before: int = 0  # at the last report
     time_jumps: int = 0
@@ -33,6 +36,7 @@ class FrameCounters:
     last_drop: str = ''
     published_of: Counter[str] = field(default_factory=Counter)  # by topic
     received_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
+    skipped_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
     published_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
     times: deque[FrameTimes] = field(default_factory=lambda: deque(maxlen=300))
     last_stamp_ns: int = 0
@@ -45,6 +49,11 @@ class FrameCounters:
         self.received += 1
         self.received_at_s.append(frame.received_s)
         return jumped_back
+
+    def count_skipped(self) -> None:
+        """Count a frame that a newer one replaced before its turn."""
+        self.skipped += 1
+        self.skipped_at_s.append(time.monotonic())
 
     def count_published(self, times: FrameTimes) -> None:
         """Count a frame whose outputs went out."""
@@ -65,11 +74,17 @@ class FrameCounters:
     def mark_reported(self) -> None:
         """Remember what the last report said."""
         self.dropped_before = self.dropped_total
+        self.published_before = self.published
         self.publish_errors_before = self.publish_errors
 
 
-def rate_hz(times_s: deque[float], *, window_s: float = 5.0) -> float:
+def rate_hz(times_s: deque[float]) -> float:
     """Mean rate of the events within the last seconds; 0 for fewer than two."""
-    since = time.monotonic() - window_s
-    recent = [t for t in tuple(times_s) if t >= since]
-    return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+    times = recent(times_s)
+    return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+
+
+def recent(times_s: deque[float]) -> list[float]:
+    """Return the times of the events within the last seconds."""
+    since = time.monotonic() - WINDOW_S
+    return [t for t in tuple(times_s) if t >= since]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import time
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -16,6 +18,7 @@ except ImportError:  # Humble
 
 # Callbacks only store the message, so that this bridges a moment without the processor.
 HISTORY_DEPTH = 5
+BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT
 
 
 class MatchedSubscription:
@@ -32,9 +35,10 @@ class MatchedSubscription:
         self._callback = callback
         self._subscription = None
         self._current: tuple | None = None
-        self._asked_reliability = 'auto'
         self.topic = ''
         self.publishers = 0
+        self.problem = ''  # why messages of a publisher cannot come, and what to do
+        self.receives_since_s: float | None = None  # time.monotonic; None: not now
 
     def follow(
         self, message_type: type, topic: str, *, reliability: str, receive: bool = True
@@ -47,13 +51,13 @@ class MatchedSubscription:
         """
         offers = self._node.get_publishers_info_by_topic(topic)
         self.publishers, self.topic = len(offers), topic
-        self._asked_reliability = reliability
+        self._tell(_problem(offers, message_type, topic, reliability))
         if not receive:
             self.close()
             return
         offers = [offer.qos_profile for offer in offers]
         if reliability == 'auto':
-            best_effort = any(o.reliability == ReliabilityPolicy.BEST_EFFORT for o in offers)
+            best_effort = any(o.reliability == BEST_EFFORT for o in offers)
             reliability = 'best_effort' if best_effort else 'reliable'
         latched = bool(offers) and all(
             o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offers
@@ -68,7 +72,7 @@ class MatchedSubscription:
         """Stop receiving; nothing happens when there is no subscription."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
-            self._subscription = self._current = None
+            self._subscription = self._current = self.receives_since_s = None
 
     def _subscribe(self, message_type: type, topic: str, reliability: str, latched: bool) -> None:
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
@@ -81,14 +85,34 @@ class MatchedSubscription:
                 reliability=ReliabilityPolicy[reliability.upper()],
                 durability=durability,
             ),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
+            # rclpy would warn of what the next follow() mends; what it cannot is a `problem`.
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             # Reliability and durability follow the publishers, an override would freeze them.
             qos_overriding_options=QoSOverridingOptions((QoSPolicyKind.DEPTH,)),
         )
+        self.receives_since_s = time.monotonic()
 
-    def _on_incompatible_qos(self, _event: Any) -> None:
-        if self._asked_reliability != 'auto':  # with auto, the next follow() mends it
-            self._node.get_logger().warning(
-                f'A publisher of {self.topic} offers best effort only, so that nothing arrives: '
-                "set the parameter image_reliability to 'auto'."
+    def _tell(self, problem: str) -> None:
+        if problem and problem != self.problem:
+            self._node.get_logger().warning(problem)
+        self.problem = problem
+
+
+def _problem(
+    offers: list[TopicEndpointInfo], message_type: type, topic: str, reliability: str
+) -> str:
+    """Return why messages of one of the publishers cannot come, and what to do; empty: all can."""
+    expected = f'{message_type.__module__.partition(".")[0]}/msg/{message_type.__name__}'
+    for offer in offers:
+        who = f'{offer.node_namespace.rstrip("/")}/{offer.node_name}'
+        if offer.topic_type != expected:
+            return (
+                f'{who} publishes {topic} as {offer.topic_type}, expected {expected}: remap the '
+                'topic, or set image_transport.'
             )
+        if (reliability, offer.qos_profile.reliability) == ('reliable', BEST_EFFORT):
+            return (
+                f'{who} offers {topic} best effort only, so that nothing arrives: set '
+                "image_reliability to 'auto'."
+            )
+    return ''

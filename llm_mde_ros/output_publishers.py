@@ -7,15 +7,12 @@ from typing import Any
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from llm_mde_ros.topics import OUTPUTS, Topic
 
-try:
-    from rclpy.event_handler import PublisherEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks
+BEST_EFFORT_TO_RELIABLE = (ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE)
 
 
 class OutputPublishers:
@@ -48,19 +45,27 @@ class OutputPublishers:
                 failed.append(name)
         return failed
 
+    def problem(self) -> str:
+        """Return which subscriber gets nothing for its quality of service, and what to do."""
+        for publisher in self._publishers.values():
+            topic, offered = publisher.topic_name, publisher.qos_profile.reliability
+            for reader in self._node.get_subscriptions_info_by_topic(topic):
+                who = f'{reader.node_namespace.rstrip("/")}/{reader.node_name}'
+                if reader.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+                    return (
+                        f'{who} asks for {topic} transient local and gets nothing: use volatile.'
+                    )
+                if (offered, reader.qos_profile.reliability) == BEST_EFFORT_TO_RELIABLE:
+                    return (
+                        f'{who} asks for {topic} reliable and gets nothing: subscribe best '
+                        'effort, or start the node with output_reliability reliable.'
+                    )
+        return ''
+
     def _create(self, topic: Topic) -> LifecyclePublisher:
         return self._node.create_lifecycle_publisher(
             topic.message_type,
             topic.name,
             QoSProfile(**self._qos),
-            event_callbacks=PublisherEventCallbacks(
-                incompatible_qos=lambda _event: self._warn_incompatible_qos(topic.name)
-            ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-
-    def _warn_incompatible_qos(self, name: str) -> None:
-        self._node.get_logger().warning(
-            f'A subscriber of {name} asks for more than is offered and gets nothing: subscribe '
-            'volatile and, with output_reliability best_effort, best effort.'
         )

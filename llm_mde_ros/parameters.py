@@ -150,6 +150,12 @@ class DepthNodeParameters:
     max_rate_hz: float = _parameter(
         0.0, 'Process at most this many images per second; 0: all', unit='Hz', limits=(0.0, 1000.0)
     )
+    target_rate_hz: float = _parameter(
+        0.0,
+        'Diagnostics warn when depth comes less often; 0: than the images',
+        unit='Hz',
+        limits=(0.0, 1000.0),
+    )
     max_megapixels: float = _parameter(
         16.0,
         'Larger images are dropped before they are decoded',

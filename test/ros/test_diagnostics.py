@@ -12,6 +12,7 @@ from llm_mde_ros.frame_counters import FrameCounters, rate_hz
 from llm_mde_ros.frame_slot import Frame
 from llm_mde_ros.frame_times import STAGES, FrameTimes
 
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 GOOD = NodeSituation(
     node='depth',
     state='active',
@@ -40,7 +41,7 @@ def statuses(situation: NodeSituation, counters: FrameCounters) -> dict[str, Dia
 def test_all_is_well(counters):
     by_name = statuses(GOOD, counters)
     assert list(by_name) == ['depth: input', 'depth: output', 'depth: model']
-    assert {s.level for s in by_name.values()} == {DiagnosticStatus.OK}
+    assert {s.level for s in by_name.values()} == {OK}
     values = {v.key: v.value for v in by_name['depth: output'].values}
     assert 20.0 <= float(values['latency p50 [ms]']) <= float(values['latency p99 [ms]'])
     assert values['network p50, p95, p99 [ms]'] == '10.0, 10.0, 10.0'
@@ -51,11 +52,15 @@ def test_all_is_well(counters):
 @pytest.mark.parametrize(
     ('change', 'part', 'level', 'sentence'),
     [
-        ({'state': 'inactive'}, 'input', DiagnosticStatus.OK, 'inactive'),
-        ({'subscribers': {'points': 0}}, 'input', DiagnosticStatus.OK, 'nobody subscribes'),
-        ({'image_publishers': 0}, 'input', DiagnosticStatus.WARN, 'Nobody publishes /image'),
-        ({'camera_warning': 'Calibrate!'}, 'input', DiagnosticStatus.WARN, 'Calibrate!'),
-        ({'configure_error': 'No model.'}, 'model', DiagnosticStatus.ERROR, 'No model.'),
+        ({'state': 'inactive'}, 'input', OK, 'inactive'),
+        ({'state': 'inactive', 'subscribers': {}}, 'output', OK, 'Publishes nothing'),
+        ({'subscribers': {'points': 0}}, 'input', OK, 'nobody subscribes'),
+        ({'subscribers': {'points': 0}}, 'output', WARN, 'Nobody listens: subscribe'),
+        ({'image_publishers': 0}, 'input', ERROR, 'Nobody publishes /image'),
+        ({'input_problem': 'Best effort!'}, 'input', WARN, 'Best effort!'),
+        ({'output_problem': 'Latched!'}, 'output', WARN, 'Latched!'),
+        ({'camera_warning': 'Calibrate!'}, 'input', WARN, 'Calibrate!'),
+        ({'configure_error': 'No model.'}, 'model', ERROR, 'No model.'),
     ],
 )
 def test_what_is_wrong_is_said(counters, change, part, level, sentence):
@@ -64,32 +69,117 @@ def test_what_is_wrong_is_said(counters, change, part, level, sentence):
     assert sentence in status.message
 
 
-def test_a_silent_camera_is_told():
+def test_a_silent_camera_is_told_after_a_while():
     counters = FrameCounters()
-    assert 'No image on /image yet' in statuses(GOOD, counters)['depth: input'].message
-    counters.count_received(Frame(Image(), received_s=time.monotonic() - 10))
-    status = statuses(GOOD, counters)['depth: input']
-    assert (status.level, status.message) == (
-        DiagnosticStatus.WARN,
-        'No image on /image for 10.0 s.',
-    )
+    just_now, long_ago = time.monotonic() - 1, time.monotonic() - 10
+    counters.count_received(Frame(Image(), received_s=long_ago))
+    listened_anew = replace(GOOD, receives_since_s=just_now)
+    assert statuses(listened_anew, counters)['depth: input'].level == OK
+    silent = replace(GOOD, receives_since_s=long_ago - 90)
+    status = statuses(silent, counters)['depth: input']
+    assert (status.level, status.message[:33]) == (ERROR, 'No image on /image for 10.0 s: is')
+    assert 'for 100.0 s' in statuses(silent, FrameCounters())['depth: input'].message
+
+
+def test_a_problem_of_the_input_is_an_error_while_no_image_comes():
+    silent = replace(GOOD, input_problem='Best effort!', receives_since_s=time.monotonic() - 10)
+    status = statuses(silent, FrameCounters())['depth: input']
+    assert (status.level, status.message) == (ERROR, 'Best effort!')
+
+
+def stream(*, received_hz: float, every: int, outputs_s: float = 0.0) -> FrameCounters:
+    """Return the counters after five seconds in which one image of `every` was published."""
+    counters, now_s = FrameCounters(), time.monotonic()
+    for n in range(round(5 * received_hz) - 1):
+        at_s = now_s - n / received_hz
+        counters.received_at_s.appendleft(at_s)
+        if n % every:
+            counters.skipped_at_s.appendleft(at_s)
+            continue
+        counters.published_at_s.appendleft(at_s)
+        times = FrameTimes(at_s)
+        times.end_all(dict.fromkeys(STAGES, 0.0) | {'network': 0.1, 'outputs': outputs_s})
+        counters.times.append(times)
+    return counters
+
+
+@pytest.mark.parametrize(
+    ('counters', 'change', 'level', 'sentences'),
+    [
+        (stream(received_hz=20, every=1), {}, OK, ()),
+        (
+            stream(received_hz=20, every=2),
+            {},
+            WARN,
+            ('Overload: depth at 10.0 Hz of images at 20.0 Hz', 'network takes 100 ms'),
+        ),
+        (stream(received_hz=20, every=2, outputs_s=0.2), {}, WARN, ('raise points.stride',)),
+        (stream(received_hz=20, every=2), {'target_rate_hz': 10.0}, OK, ()),
+        (stream(received_hz=20, every=2), {'target_rate_hz': 15.0}, WARN, ('target_rate_hz',)),
+        (stream(received_hz=20, every=2), {'max_rate_hz': 10.0}, OK, ()),
+    ],
+)
+def test_overload_is_told_with_what_helps(counters, change, level, sentences):
+    status = statuses(replace(GOOD, **change), counters)['depth: output']
+    assert status.level == level
+    for sentence in sentences:
+        assert sentence in status.message
+
+
+def test_what_nobody_wants_is_no_overload():
+    counters = stream(received_hz=20, every=2)
+    counters.skipped_at_s.clear()
+    assert statuses(GOOD, counters)['depth: output'].level == OK
+
+
+def test_a_camera_below_the_target_is_told():
+    counters = stream(received_hz=10, every=1)
+    assert statuses(replace(GOOD, target_rate_hz=10.0), counters)['depth: input'].level == OK
+    status = statuses(replace(GOOD, target_rate_hz=15.0), counters)['depth: input']
+    assert status.level == WARN
+    assert 'Images come at 10.0 Hz, target_rate_hz is 15' in status.message
+
+
+def test_the_target_is_told():
+    counters = stream(received_hz=20, every=1)
+    for change, target in (({}, '20.00'), ({'target_rate_hz': 8.0}, '8.00')):
+        status = statuses(replace(GOOD, **change), counters)['depth: output']
+        assert {v.key: v.value for v in status.values}['target rate [Hz]'] == target
+
+
+def test_memory_of_the_process_is_told(counters):
+    def held_mb() -> int:
+        values = statuses(GOOD, counters)['depth: model'].values
+        return int({v.key: v.value for v in values}['memory [MB]'])
+
+    before = held_mb()
+    ballast = b'x' * 200_000_000
+    assert 190 <= held_mb() - before <= 210
+    del ballast
 
 
 def test_drops_are_told_once_and_counted_for_ever(counters):
     counters.count_dropped('image', 'Broken.')
-    assert '1 images dropped: Broken.' in statuses(GOOD, counters)['depth: input'].message
+    status = statuses(GOOD, counters)['depth: input']
+    assert (status.level, status.message) == (WARN, '1 images dropped: Broken.')
     counters.mark_reported()
     status = statuses(GOOD, counters)['depth: input']
-    assert status.level == DiagnosticStatus.OK
+    assert status.level == OK
     assert ('dropped: image', '1') in [(v.key, v.value) for v in status.values]
+
+
+def test_drops_alone_are_an_error(counters):
+    counters.mark_reported()
+    counters.count_dropped('image', 'Broken.')
+    assert statuses(GOOD, counters)['depth: input'].level == ERROR
 
 
 def test_publish_errors_are_told_once_and_counted_for_ever(counters):
     counters.publish_errors = 3
-    assert statuses(GOOD, counters)['depth: output'].level == DiagnosticStatus.WARN
+    assert statuses(GOOD, counters)['depth: output'].level == WARN
     counters.mark_reported()
     status = statuses(GOOD, counters)['depth: output']
-    assert status.level == DiagnosticStatus.OK
+    assert status.level == OK
     assert ('publish errors', '3') in [(v.key, v.value) for v in status.values]
     counters.publish_errors = 5
     assert statuses(GOOD, counters)['depth: output'].message.startswith('2 messages')
