@@ -79,7 +79,7 @@ $(VENV)/.installed: $(VENV)/.requirements setup.py setup.cfg package.xml trainin
 	@touch $@
 
 $(VENV)/.messages: $(VENV)/.requirements scripts/build_messages.py \
-  $(wildcard msg/package.xml msg/CMakeLists.txt msg/msg/*)
+  $(wildcard msg/package.xml msg/CMakeLists.txt msg/msg/* msg/srv/*)
 	@echo 'Building llm_mde_msgs …'
 	$(BIN)/python scripts/build_messages.py
 	@touch $@
