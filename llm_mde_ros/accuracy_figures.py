@@ -23,6 +23,9 @@ class AccuracyFigures:
     frames: int
 
 
+NOTHING = AccuracyFigures(math.nan, math.nan, math.nan, samples=0, frames=0)
+
+
 class AccuracyWindow:
     """Pairs of published depth and reference, frame by frame; the oldest frame is forgotten."""
 
@@ -45,7 +48,7 @@ class AccuracyWindow:
             [np.empty((2, 0)), *(np.stack(pair) for pair in frames)], axis=1
         )
         if not depth_m.size:
-            return AccuracyFigures(math.nan, math.nan, math.nan, samples=0, frames=len(frames))
+            return NOTHING
         ratio = depth_m / reference_m
         return AccuracyFigures(
             abs_rel=float(np.mean(np.abs(ratio - 1))),

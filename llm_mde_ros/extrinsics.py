@@ -103,6 +103,16 @@ class FrameTransforms:
             self._buffer = Buffer()
             self._listener = TransformListener(self._buffer, self._node)
 
+    def clear(self) -> None:
+        """
+        Forget what moves, in a jump back in time: tf2 ignores what is older than its last 10 s.
+
+        What is static stays. From any thread.
+        """
+        buffer = self._buffer
+        if buffer is not None:
+            buffer.clear()
+
     def close(self) -> None:
         """Stop listening."""
         if self._listener is not None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 import math
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 import numpy as np
-from rclpy.exceptions import InvalidTopicNameException
-from rclpy.expand_topic_name import expand_topic_name
-from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 import torch
 
 from llm_mde_core.geometry import Camera
-from llm_mde_ros.accuracy_figures import AccuracyFigures, AccuracyWindow
+from llm_mde_ros.accuracy_figures import NOTHING, AccuracyFigures, AccuracyWindow
 from llm_mde_ros.conversions import camera_from_info
 from llm_mde_ros.depth_correction import DepthCorrection
 from llm_mde_ros.extrinsics import (
@@ -27,35 +26,11 @@ from llm_mde_ros.extrinsics import (
 )
 from llm_mde_ros.reference_depth import Reference, reference_to_points, seen_by
 from llm_mde_ros.reference_history import ReferenceHistory, stamp_ns
+from llm_mde_ros.reference_settings import ReferenceSettings
 
 MAX_BIAS = 0.14  # log of a factor 1.15, above which the diagnostics warn
 MIN_SAMPLES = 10  # to say anything about a frame
 STALE_AFTER_S = 5.0
-
-
-@dataclass(frozen=True)
-class ReferenceSettings:
-    """How depth is compared; these are the defaults of the node."""
-
-    reference_topic: str = ''
-    reference_extrinsics: str = ''  # see parse_extrinsics(); empty: from /tf
-    reference_tolerance_s: float = 0.05
-    reference_correct: bool = False
-    reference_max_factor: float = 1.25
-
-    def __post_init__(self) -> None:
-        if self.reference_topic:
-            _check_topic(self.reference_topic)
-        if self.reference_extrinsics:
-            parse_extrinsics(self.reference_extrinsics)
-        if not self.reference_tolerance_s >= 0:
-            raise ValueError(
-                f'reference_tolerance_s is {self.reference_tolerance_s}, expected 0 or more'
-            )
-        if not 1 <= self.reference_max_factor <= 2:
-            raise ValueError(
-                f'reference_max_factor is {self.reference_max_factor}, expected 1 to 2'
-            )
 
 
 class LiveAccuracy:
@@ -71,7 +46,8 @@ class LiveAccuracy:
         self._history = ReferenceHistory()
         self._info: CameraInfo | None = None
         self._compared: tuple | None = None  # what the figures are about
-        self._stamp_ns = 0
+        self._seen_ns = 0  # stamp of the last frame
+        self._stamp_ns = 0  # and of the last one that was compared
         self._compared_s: float | None = None  # time.monotonic
         self._offset_s = math.nan
         self._window = AccuracyWindow()
@@ -94,6 +70,10 @@ class LiveAccuracy:
     def add_camera_info(self, info: CameraInfo) -> None:
         """Take the calibration of a depth image."""
         self._info = info
+
+    def reset(self) -> None:
+        """Let figures and correction begin anew with the next frame; from any thread."""
+        self._compared = None
 
     # Frames
 
@@ -129,44 +109,49 @@ class LiveAccuracy:
         """
         if not settings.reference_topic:
             return
-        try:
-            self._compare(depth, camera, header, settings, limits_m)
-        except (ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
-            self._problem = f'Depth cannot be compared: {error}.'
+        with self._told():
+            message, offset_s = self._nearest(header, settings)
+            points = reference_to_points(message, self._camera_of(message, camera, header))
+            seen = seen_by(camera, move_points(points, self._matrix(message, header, settings)))
+            pixels = [torch.from_numpy(i).to(depth.device) for i in (seen.rows, seen.columns)]
+            predicted_m = depth[pixels[0], pixels[1]].cpu().numpy()
+            known = np.isfinite(predicted_m) & (predicted_m > 0)
+            known &= (seen.depth_m >= limits_m[0]) & (seen.depth_m <= limits_m[1])
+            if known.sum() < MIN_SAMPLES:
+                raise ValueError(
+                    f'of {len(points)} points of {message.header.frame_id!r}, {known.sum()} are '
+                    'in the image with a depth; check where the sensor stands, and looks'
+                )
+            self._take(predicted_m[known], seen.depth_m[known], header=header, settings=settings)
+            self._offset_s = offset_s
 
-    def _compare(
+    def _take(
         self,
-        depth: torch.Tensor,
-        camera: Camera,
+        predicted_m: np.ndarray,
+        reference_m: np.ndarray,
+        *,
         header: Header,
         settings: ReferenceSettings,
-        limits_m: tuple[float, float],
     ) -> None:
-        message, offset_s = self._nearest(header, settings)
-        points = reference_to_points(message, self._camera_of(message, camera, header))
-        seen = seen_by(camera, move_points(points, self._matrix(message, header, settings)))
-        pixels = [torch.from_numpy(index).to(depth.device) for index in (seen.rows, seen.columns)]
-        samples = depth[pixels[0], pixels[1]]
-        published_m = self.correction.apply(samples).cpu().numpy()
-        predicted_m = samples.cpu().numpy()
-        low_m, high_m = limits_m
-        known = np.isfinite(predicted_m) & (predicted_m > 0)
-        known &= (seen.depth_m >= low_m) & (seen.depth_m <= high_m)
-        if known.sum() < MIN_SAMPLES:
-            raise ValueError(
-                f'of {len(points)} points of {message.header.frame_id!r}, {known.sum()} are in '
-                'the image with a depth; check where the sensor stands, and looks'
-            )
-        reference_m = seen.depth_m[known]
-        self._window.add(published_m[known], reference_m)
-        elapsed_s = (stamp_ns(header) - self._stamp_ns) / 1e9 if self._stamp_ns else 0.0
+        """Let the samples of a frame into the figures and, where it is held, the correction."""
+        published_m = self.correction.apply(torch.from_numpy(predicted_m)).numpy()
+        self._window.add(published_m, reference_m)
         if settings.reference_correct:
+            elapsed_s = (stamp_ns(header) - self._stamp_ns) / 1e9 if self._stamp_ns else 0.0
             self.correction = self.correction.towards(
-                predicted_m[known], reference_m, elapsed_s=elapsed_s
+                predicted_m, reference_m, elapsed_s=elapsed_s
             )
-        self._stamp_ns, self._offset_s = stamp_ns(header), offset_s
-        self._compared_s = time.monotonic()
-        self._problem = ''
+        self._stamp_ns, self._compared_s = stamp_ns(header), time.monotonic()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Keep what went wrong for verdict(); RuntimeError is torch's, out of memory."""
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            self._problem = f'Depth cannot be compared: {error}.'
+        else:
+            self._problem = ''
 
     def _restart_if_changed(
         self, camera: Camera, header: Header, settings: ReferenceSettings
@@ -177,7 +162,11 @@ class LiveAccuracy:
             settings.reference_topic,
             settings.reference_extrinsics,
         )
-        if about != self._compared or stamp_ns(header) < self._stamp_ns:
+        went_back = stamp_ns(header) < self._seen_ns
+        self._seen_ns = stamp_ns(header)
+        if went_back:
+            self._transforms.clear()
+        if about != self._compared or went_back:
             self._compared, self._stamp_ns, self._compared_s = about, 0, None
             self._window.clear()
             self.correction = DepthCorrection(max_factor=settings.reference_max_factor)
@@ -221,13 +210,15 @@ class LiveAccuracy:
     # Reports
 
     def figures(self) -> AccuracyFigures:
-        """Return the figures of the last frames, as published."""
-        return self._window.figures()
+        """Return those of the last frames, as published; NaN when none was compared lately."""
+        age_s = self._age_s()
+        is_stale = age_s is None or age_s > STALE_AFTER_S
+        return NOTHING if is_stale else self._window.figures()
 
     def verdict(self) -> tuple[bytes, str]:
         """Return level and sentence of the diagnostics."""
-        figures, age_s = self.figures(), self._age_s()
-        if age_s is None or age_s > STALE_AFTER_S:
+        figures = self.figures()
+        if not figures.samples:
             problem = self.input_problem or self._problem
             level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
             return level, problem or 'No frame was compared lately.'
@@ -263,15 +254,6 @@ class LiveAccuracy:
     def _age_s(self) -> float | None:
         compared_s = self._compared_s  # the worker may forget it meanwhile
         return None if compared_s is None else time.monotonic() - compared_s
-
-
-def _check_topic(topic: str) -> None:
-    """Raise ValueError for what is no name of a topic."""
-    try:
-        validate_full_topic_name(expand_topic_name(topic, 'node', '/'))
-    except (InvalidTopicNameException, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f'reference.topic {topic!r} is no name of a topic: {reason}') from error
 
 
 def _percent(bias: float) -> str:

@@ -16,8 +16,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from llm_mde_core.filters import FilterSettings
-from llm_mde_ros.live_accuracy import ReferenceSettings
 from llm_mde_ros.outputs import DEPTH_ENCODINGS, PREVIEW_COLORMAPS, OutputSettings
+from llm_mde_ros.reference_settings import ReferenceSettings
 
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
@@ -81,7 +81,11 @@ class DepthNodeParameters:
         'Model: bundled name, folder, or (allow_download) owner/name@commit of the hub',
         changes=CONFIGURE,
     )
-    adapter: str = _parameter('', 'Folder of a peft adapter; empty: none', changes=CONFIGURE)
+    adapter: str = _parameter(
+        '',
+        'Folder of a peft adapter; empty: none. While a model is loaded, one that fails its '
+        'self-test is refused, and the parameter says again what serves',
+    )
     device: str = _parameter('auto', 'auto, cpu, cuda, cuda:N or mps', changes=CONFIGURE)
     precision: str = _parameter(
         'auto',
@@ -113,6 +117,17 @@ class DepthNodeParameters:
     )
     allow_download: bool = _parameter(
         False, 'Fetch a model from the hub when it is not on this machine', changes=CONFIGURE
+    )
+    cpu_fallback: bool = _parameter(
+        False, 'Go on, more slowly, on the CPU when the GPU is out of memory'
+    )
+    allowed_folder: str = _parameter(
+        '',
+        'A model or adapter that is asked for at run time has to be in this folder; empty: in any',
+        changes=START,
+    )
+    save_folder: str = _parameter(
+        '~/.ros/llm_mde_ros', 'Where ~/save_frame makes a folder for each frame', changes=START
     )
     autostart: bool = _parameter(
         True, 'Configure and activate without a lifecycle manager', changes=START

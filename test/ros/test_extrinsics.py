@@ -137,6 +137,9 @@ def test_a_static_transform_is_found_where_tf2_is_installed(node):
         except ValueError:
             transforms.follow()
             executor.spin_once(timeout_sec=0.05)
+    np.testing.assert_allclose(matrix[:3, 3], (-0.3, 0, 0))
+    transforms.clear()  # what is static stays
+    matrix = transforms.matrix(target='camera_optical', source='laser', stamp=Time(sec=9))
+    np.testing.assert_allclose(matrix[:3, 3], (-0.3, 0, 0))
     executor.shutdown()
     transforms.close()
-    np.testing.assert_allclose(matrix[:3, 3], (-0.3, 0, 0))

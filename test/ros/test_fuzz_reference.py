@@ -11,7 +11,8 @@ import torch
 
 from llm_mde_core.geometry import Camera
 from llm_mde_ros.extrinsics import FrameTransforms
-from llm_mde_ros.live_accuracy import LiveAccuracy, ReferenceSettings
+from llm_mde_ros.live_accuracy import LiveAccuracy
+from llm_mde_ros.reference_settings import ReferenceSettings
 
 CAMERA = Camera(width=64, height=48, fx=60.0, fy=60.0, cx=31.5, cy=23.5)
 SETTINGS = ReferenceSettings('/sensor', '0 0 0 0 0 0', reference_correct=True)

@@ -11,7 +11,8 @@ from llm_mde_core.geometry import Camera, back_project
 from llm_mde_ros.accuracy_figures import FRAMES, AccuracyWindow
 from llm_mde_ros.conversions import camera_to_info, depth_to_image, empty_cloud, packed_points
 from llm_mde_ros.extrinsics import FrameTransforms
-from llm_mde_ros.live_accuracy import LiveAccuracy, ReferenceSettings
+from llm_mde_ros.live_accuracy import LiveAccuracy
+from llm_mde_ros.reference_settings import ReferenceSettings
 
 CAMERA = Camera(width=64, height=48, fx=60.0, fy=60.0, cx=31.5, cy=23.5)
 LEFT = ReferenceSettings(reference_topic='/scan', reference_extrinsics='0 0.3 0.15 0 0 0')
@@ -192,6 +193,31 @@ def test_a_bag_that_starts_again_is_followed(accuracy):
     accuracy.add(scan_of_wall(2.0, 100.0))
     process(accuracy, wall(2.2), stamp_s=100.0)
     assert accuracy.figures().abs_rel == pytest.approx(0.1, rel=1e-4)  # only since then
+
+
+class Transforms(FrameTransforms):
+    """Counts how often what moved was forgotten."""
+
+    cleared = 0
+
+    def clear(self):
+        self.cleared += 1
+
+
+def test_transforms_of_before_are_forgotten_in_a_jump_back_whether_or_not_any_was_compared():
+    transforms = Transforms(None)
+    accuracy = LiveAccuracy(transforms)
+    for stamp_s, cleared in ((200.0, 0), (200.1, 0), (100.0, 1), (100.1, 1)):
+        process(accuracy, wall(2.0), stamp_s=stamp_s)
+        assert transforms.cleared == cleared
+
+
+def test_figures_and_correction_start_anew_when_asked(accuracy):
+    hold(accuracy, 2.4, seconds=10)
+    accuracy.reset()
+    depth = wall(2.4)
+    assert correct(accuracy, depth, HOLD) is depth
+    assert accuracy.figures().frames == 0
 
 
 def hold(accuracy, predicted_m, settings=HOLD, *, seconds=60):

@@ -15,8 +15,8 @@ import torch
 
 from llm_mde_core.geometry import Camera
 from llm_mde_ros.conversions import camera_to_info, depth_to_image, empty_cloud, packed_points
-from llm_mde_ros.live_accuracy import ReferenceSettings
 from llm_mde_ros.reference_input import ReferenceInput
+from llm_mde_ros.reference_settings import ReferenceSettings
 
 CAMERA = Camera(width=64, height=48, fx=60.0, fy=60.0, cx=31.5, cy=23.5)
 HERE = '0 0 0 0 0 0'
