@@ -1,5 +1,6 @@
 # make demo    play a bag into the node and leave the result in out/   (BAG=… OUT=…)
 # make test    every test, under real rclpy                            (PYTEST='-k words')
+# make soak    an hour of the real node with random faults; prints a table (MINUTES=60)
 # make lint    ruff, mypy and bandit;  make format mends what ruff can
 # make audit   known weaknesses of the pinned packages (asks PyPI about each)
 #
@@ -13,6 +14,7 @@ TORCH ?= torch==2.13.0
 BAG ?=
 OUT ?= out
 PYTEST ?=
+MINUTES ?= 60
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +27,7 @@ unexport COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE ROS_DISTRO RMW_IMPLEM
 unexport ROS_DISCOVERY_SERVER FASTRTPS_DEFAULT_PROFILES_FILE FASTDDS_DEFAULT_PROFILES_FILE
 unexport CYCLONEDDS_URI
 
-.PHONY: setup messages demo test lint audit format clean
+.PHONY: setup messages demo test soak lint audit format clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -39,6 +41,9 @@ demo: setup
 
 test: setup messages
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST)
+
+soak: setup messages
+	$(BIN)/python -m llm_mde_ros.soak --minutes '$(MINUTES)' --out '$(OUT)/soak'
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,154 @@
+"""What became of every image of a soak, what the node's process held, and whether that is good."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+# As /diagnostics names them: every image that the node receives meets one.
+FATES = ('published', 'skipped', 'rate limited', 'unwanted', 'dropped')
+REFUSED = ('dropped: image', 'dropped: camera_info')  # what bad images and calibrations meet
+FIRST, LAST = (0.1, 0.3), (0.8, 1.0)  # the parts of the run that are compared
+MAX_MEMORY_DRIFT = 0.02
+MAX_GROWTH = 0  # threads, file descriptors
+
+
+@dataclass
+class Accounts:
+    """The images that the camera sent, by stamp, and how often the node says it met each fate."""
+
+    good: set[int] = field(default_factory=set)
+    bad: set[int] = field(default_factory=set)
+    unheard: int = 0  # sent while the node had no reader, as nobody listened to it
+    answered: set[int] = field(default_factory=set)  # their depth arrived
+    wrong: list[str] = field(default_factory=list)  # outputs that should not be
+    failed: list[str] = field(default_factory=list)  # requests with a wrong answer
+    fates: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def sent(self) -> int:
+        """Return how many images the node should have received."""
+        return len(self.good) + len(self.bad)
+
+    @property
+    def received(self) -> int:
+        """Return how many images the node says it received."""
+        return self.fates['received']
+
+    @property
+    def good_dropped(self) -> int:
+        """Return how many images were dropped for another reason than being bad."""
+        refused = sum(self.fates[reason] for reason in REFUSED)
+        return self.fates['dropped'] - min(refused, len(self.bad))
+
+    def take_output(self, topic: str, stamp_ns: int) -> None:
+        """Judge an output by its stamp."""
+        if stamp_ns not in self.good:
+            kind = 'a bad image' if stamp_ns in self.bad else 'no image'
+            self.wrong.append(f'{topic} answers {kind} ({stamp_ns})')
+        elif topic == 'depth/image':
+            self.answered.add(stamp_ns)
+
+
+def counts_of(report: Mapping[str, str]) -> Counter[str]:
+    """Read from the values of /diagnostics what became of how many images."""
+    names = {'received', *FATES, *(name for name in report if name.startswith('dropped: '))}
+    return Counter({name: int(report.get(name, 0)) for name in names})
+
+
+def without_fate(counts: Counter[str]) -> int:
+    """Return how many images were received and are still on their way, or lost."""
+    return counts['received'] - sum(counts[fate] for fate in FATES)
+
+
+class Vitals(NamedTuple):
+    """What a process holds at a moment (Linux)."""
+
+    second: float  # of the run
+    memory_mib: float
+    threads: int
+    file_descriptors: int
+
+    @classmethod
+    def of(cls, pid: int, *, second: float) -> Vitals:
+        """Read them of a running process."""
+        lines = Path(f'/proc/{pid}/status').read_text().splitlines()
+        status = dict(line.split(':', 1) for line in lines)
+        return cls(
+            second=second,
+            memory_mib=int(status['VmRSS'].split()[0]) / 1024,
+            threads=int(status['Threads']),
+            file_descriptors=len(list(Path(f'/proc/{pid}/fd').iterdir())),
+        )
+
+
+def middle(samples: Sequence[Vitals], part: tuple[float, float], what: str) -> float:
+    """Return the median of a figure over a part of the run."""
+    end_s = samples[-1].second
+    values = [
+        getattr(sample, what)
+        for sample in samples
+        if part[0] * end_s <= sample.second <= part[1] * end_s
+    ]
+    return median(values)
+
+
+class Row(NamedTuple):
+    """One line of the table; `broken` says which bound it does not keep."""
+
+    name: str
+    figure: str
+    broken: str = ''
+
+
+def verdict(accounts: Accounts, samples: Sequence[Vitals]) -> list[Row]:
+    """Return all figures of a run."""
+    fates = accounts.fates
+    dropped = sorted(name for name in fates if name.startswith('dropped: '))
+    return [
+        Row('good images sent', f'{len(accounts.good)}'),
+        Row('bad images sent', f'{len(accounts.bad)}'),
+        Row('sent while nobody listened', f'{accounts.unheard}'),
+        _none('lost on the way to the node', accounts.sent - accounts.received),
+        *(Row(fate, f'{fates[fate]}') for fate in ('received', *FATES)),
+        *(Row(name, f'{fates[name]}') for name in dropped),
+        _none('received without a fate', without_fate(fates)),
+        _none('published depth that did not arrive', fates['published'] - len(accounts.answered)),
+        _none('good images dropped', accounts.good_dropped),
+        _none('outputs from bad input', len(accounts.wrong)),
+        _none('requests with a wrong answer', len(accounts.failed)),
+        _memory(samples),
+        _growth(samples, 'threads'),
+        _growth(samples, 'file_descriptors'),
+    ]
+
+
+def _none(name: str, count: int) -> Row:
+    return Row(name, f'{count}', '' if count == 0 else 'must be 0')
+
+
+def _memory(samples: Sequence[Vitals]) -> Row:
+    before, after = (middle(samples, part, 'memory_mib') for part in (FIRST, LAST))
+    drift = after / before - 1
+    is_kept = drift <= MAX_MEMORY_DRIFT
+    figure = f'{before:.1f} -> {after:.1f} MiB ({drift:+.2%})'
+    return Row('memory', figure, '' if is_kept else f'must not grow by {MAX_MEMORY_DRIFT:.0%}')
+
+
+def _growth(samples: Sequence[Vitals], what: str) -> Row:
+    before, after = (middle(samples, part, what) for part in (FIRST, LAST))
+    is_kept = after - before <= MAX_GROWTH
+    name = what.replace('_', ' ')
+    return Row(name, f'{before:g} -> {after:g}', '' if is_kept else 'must not grow')
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the figures as lines of Markdown."""
+    lines = ['| figure | value | bound |', '| --- | ---: | --- |']
+    for name, figure, broken in rows:
+        lines.append(f'| {name} | {figure} | {"BROKEN: " + broken if broken else ""} |')
+    return '\n'.join(lines)

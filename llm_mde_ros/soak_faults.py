@@ -1,0 +1,177 @@
+"""The faults of a soak: functions of the robot, with the weights by which they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+import signal
+import time
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+
+from llm_mde_ros.bench_listener import listener
+from llm_mde_ros.soak_camera import BAD_CALIBRATIONS, ENCODINGS, HFOV_DEG, SIZES
+from llm_mde_ros.soak_robot import SoakRobot
+from llm_mde_ros.topics import OUTPUTS
+
+HOUR_NS = 3_600_000_000_000
+# Parameters that act on the next frame, and values for them.
+DYNAMIC = {
+    'points.stride': (1, 2, 4),
+    'points.organized': (True, False),
+    'points.color': (True, False),
+    'points.max_rate_hz': (0.0, 3.0),
+    'depth.encoding': ('32FC1', '16UC1'),
+    'depth.max_m': (5.0, 20.0),
+    'preview.colormap': ('turbo', 'viridis'),
+    'filters.temporal.enable': (True, False),
+    'filters.median.enable': (True, False),
+    'filters.edge.enable': (True, False),
+    'hfov_deg': (60.0, 80.0),
+    'max_rate_hz': (0.0, 0.0, 7.0),
+}
+REFUSED = {'points.stride': 0, 'depth.max_m': -1.0, 'preview.colormap': 'none', 'hfov_deg': 1e9}
+
+
+def bad_images(robot: SoakRobot) -> None:
+    """Send images that nothing can be made of."""
+    robot.ticks(robot.random.randint(1, 5), bad=True)
+
+
+def bad_calibration(robot: SoakRobot) -> None:
+    """Send images with a camera_info that cannot be theirs."""
+    spoil = robot.random.choice(BAD_CALIBRATIONS)
+    robot.settle()  # images meet the newest camera_info, which may be that of the next one
+    robot.publish_calibration(spoil)
+    robot.ticks(robot.random.randint(1, 5), spoil_info=spoil)
+    robot.settle()
+    robot.publish_calibration()
+
+
+def no_calibration(robot: SoakRobot) -> None:
+    """Send camera_info of a camera that was never calibrated: hfov_deg is used."""
+    robot.camera.change(is_calibrated=False)
+    robot.ticks(robot.random.randint(1, 10))
+    robot.camera.change(is_calibrated=True)
+    robot.settle()
+    robot.publish_calibration()
+
+
+def other_lens(robot: SoakRobot) -> None:
+    """Change the calibration, as a zoom lens does."""
+    robot.camera.change(
+        hfov_deg=robot.random.choice(HFOV_DEG), is_rectified=robot.random.random() < 0.5
+    )
+
+
+def other_size(robot: SoakRobot) -> None:
+    """Change the mode of the camera."""
+    robot.settle()
+    robot.camera.change(size=robot.random.choice(SIZES))
+    robot.publish_calibration()
+
+
+def other_encoding(robot: SoakRobot) -> None:
+    """Change the encoding between two images."""
+    robot.camera.change(encoding=robot.random.choice(list(ENCODINGS)))
+
+
+def pause(robot: SoakRobot) -> None:
+    """Stop the camera, longer than the diagnostics are patient."""
+    time.sleep(robot.random.uniform(0.5, 4.0))
+
+
+def time_jump(robot: SoakRobot) -> None:
+    """Let the stamps jump by up to an hour, back or ahead."""
+    robot.offset_ns = robot.random.randint(-HOUR_NS, HOUR_NS)
+
+
+def set_parameter(robot: SoakRobot, name: str, value: Any, *, sending: bool = True) -> bool:
+    """Ask for a change and return whether it was made."""
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    answer = robot.call(SetParameters, 'set_parameters', request, sending=sending)
+    return answer.results[0].successful
+
+
+def parameter(robot: SoakRobot) -> None:
+    """Change a parameter while images fly."""
+    name = robot.random.choice(list(DYNAMIC))
+    value = robot.random.choice(DYNAMIC[name])
+    robot.expect(set_parameter(robot, name, value), f'{name} became {value!r}')
+
+
+def bad_parameter(robot: SoakRobot) -> None:
+    """Ask for a value that cannot be."""
+    name = robot.random.choice(list(REFUSED))
+    robot.expect(not set_parameter(robot, name, REFUSED[name]), f'bad {name} was refused')
+
+
+def other_transport(robot: SoakRobot) -> None:
+    """Change between raw and compressed images."""
+    robot.settle()
+    robot.transport = robot.random.choice(('raw', 'compressed'))
+    is_set = set_parameter(robot, 'image_transport', robot.transport, sending=False)
+    robot.expect(is_set, f'image_transport became {robot.transport}')
+    robot.wait_for_reader()
+
+
+def other_listeners(robot: SoakRobot) -> None:
+    """Let listeners come and go."""
+    others = [t.name for t in OUTPUTS if t.message_type is not None and t.name != 'depth/image']
+    robot.listen({'depth/image', *robot.random.sample(others, robot.random.randint(0, 3))})
+
+
+def nobody_listens(robot: SoakRobot) -> None:
+    """Let all listeners go for a while."""
+    robot.settle()
+    robot.listen(set())
+    robot.wait_for_reader()
+    robot.ticks(robot.random.randint(1, 20))
+    robot.listen({'depth/image'})
+    robot.wait_for_reader()
+
+
+def killed_listener(robot: SoakRobot) -> None:
+    """Let a process that listens die without a word."""
+    with listener(('depth/image', 'points')) as reader:
+        robot.ticks(robot.random.randint(20, 40))
+        os.kill(reader.pid, signal.SIGKILL)
+    robot.ticks(5)
+
+
+def restart(robot: SoakRobot) -> None:
+    """Deactivate and activate the node, and now and then load its model anew."""
+    robot.settle()
+    robot.forget_counts()
+    names = ['deactivate', 'activate']
+    if robot.random.random() < 0.3:
+        names[1:1] = ['cleanup', 'configure']
+    for name in names:
+        number = getattr(Transition, f'TRANSITION_{name.upper()}')
+        request = ChangeState.Request(transition=Transition(id=number))
+        answer = robot.call(ChangeState, 'change_state', request, sending=False)
+        robot.expect(answer.success, f'{name} succeeded')
+    robot.wait_for_reader()
+
+
+FAULTS: dict[Callable[[SoakRobot], None], float] = {
+    bad_images: 6,
+    bad_calibration: 3,
+    no_calibration: 1,
+    other_lens: 3,
+    other_size: 2,
+    other_encoding: 3,
+    pause: 2,
+    time_jump: 3,
+    parameter: 6,
+    bad_parameter: 2,
+    other_transport: 2,
+    other_listeners: 4,
+    nobody_listens: 1,
+    killed_listener: 0.5,
+    restart: 1,
+}

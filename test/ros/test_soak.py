@@ -1,0 +1,122 @@
+"""The soak: its bookkeeping, and half a minute of the real thing."""
+
+from __future__ import annotations
+
+from collections import Counter
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from llm_mde_ros.soak_accounts import Accounts, Row, Vitals, counts_of, table, verdict
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def steady(seconds: int = 100) -> list[Vitals]:
+    return [Vitals(float(second), 500.0, 20, 30) for second in range(seconds + 1)]
+
+
+def fair() -> Accounts:
+    """Return accounts of four good images, of which one was skipped, and a bad one."""
+    fates = Counter({'received': 5, 'published': 3, 'skipped': 1, 'dropped': 1})
+    fates['dropped: image'] = 1
+    return Accounts(good={1, 2, 3, 4}, bad={5}, answered={1, 2, 3}, fates=fates)
+
+
+def broken(accounts: Accounts, samples: list[Vitals]) -> list[str]:
+    return [row.name for row in verdict(accounts, samples) if row.broken]
+
+
+def test_a_fair_run_breaks_no_bound() -> None:
+    assert broken(fair(), steady()) == []
+
+
+@pytest.mark.parametrize(
+    ('change', 'name'),
+    [
+        ({'published': -1, 'received': -1}, 'lost on the way to the node'),
+        ({'skipped': -1}, 'received without a fate'),
+        ({'published': 1, 'skipped': -1}, 'published depth that did not arrive'),
+        ({'dropped': 1, 'dropped: inference': 1, 'skipped': -1}, 'good images dropped'),
+    ],
+)
+def test_an_image_that_went_missing_is_told(change: dict[str, int], name: str) -> None:
+    accounts = fair()
+    accounts.fates.update(change)
+    assert name in broken(accounts, steady())
+
+
+@pytest.mark.parametrize(('stamp_ns', 'kind'), [(5, 'a bad image'), (6, 'no image')])
+def test_an_output_that_should_not_be_is_told(stamp_ns: int, kind: str) -> None:
+    accounts = fair()
+    accounts.take_output('points', stamp_ns)
+    assert accounts.wrong == [f'points answers {kind} ({stamp_ns})']
+    assert broken(accounts, steady()) == ['outputs from bad input']
+
+
+def test_a_request_that_was_not_met_is_told() -> None:
+    accounts = fair()
+    accounts.failed.append('not so: activate succeeded')
+    assert broken(accounts, steady()) == ['requests with a wrong answer']
+
+
+@pytest.mark.parametrize(
+    ('late', 'names'),
+    [
+        (Vitals(0, 509.0, 20, 30), []),
+        (Vitals(0, 511.0, 20, 30), ['memory']),
+        (Vitals(0, 400.0, 21, 30), ['threads']),
+        (Vitals(0, 500.0, 20, 31), ['file descriptors']),
+    ],
+)
+def test_growth_is_told(late: Vitals, names: list[str]) -> None:
+    samples = [s if s.second < 70 else late._replace(second=s.second) for s in steady()]
+    assert broken(fair(), samples) == names
+
+
+def test_what_a_process_holds_is_read_from_the_system() -> None:
+    before = Vitals.of(os.getpid(), second=1.0)
+    with Path(__file__).open():
+        after = Vitals.of(os.getpid(), second=2.0)
+    assert after.file_descriptors == before.file_descriptors + 1
+    assert after.threads >= 1
+    assert after.memory_mib > 50
+
+
+def test_counts_are_read_from_the_diagnostics() -> None:
+    report = {'received': '7', 'dropped': '2', 'dropped: image': '2', 'rate [Hz]': '9.9'}
+    counts = counts_of(report)
+    assert +counts == {'received': 7, 'dropped': 2, 'dropped: image': 2}
+
+
+def test_the_table_says_what_is_broken() -> None:
+    text = table([Row('threads', '3 -> 4', 'must not grow'), Row('received', '5')])
+    assert '| threads | 3 -> 4 | BROKEN: must not grow |' in text
+    assert '| received | 5 |  |' in text
+
+
+def test_half_a_minute_of_the_real_node(tiny_model_dir: Path, tmp_path: Path) -> None:
+    # a process of its own, because it sets the environment of ROS
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get('PYTHONPATH', '')]))
+    command = [sys.executable, '-m', 'llm_mde_ros.soak', '--minutes', '0.5', '--seed', '2']
+    done = subprocess.run(
+        [*command, '--model', str(tiny_model_dir), '--out', str(tmp_path)],
+        env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    rows = dict(
+        line.strip('| ').split(' | ', 1) for line in done.stdout.splitlines() if '|' in line
+    )
+    assert rows, done.stderr
+    for name in ('good images sent', 'bad images sent', 'published'):
+        assert int(rows[name].split()[0]) > 0, done.stdout
+    # memory needs longer than this to settle
+    bad = {name for name, figure in rows.items() if 'BROKEN' in figure} - {'memory'}
+    assert not bad, done.stdout
+    assert done.returncode == int('BROKEN' in done.stdout)
+    assert (tmp_path / 'vitals.csv').read_text().startswith('second,memory_mib')
