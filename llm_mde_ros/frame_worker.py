@@ -139,6 +139,8 @@ class FrameWorker:
                 header=frame.message.header,
                 counters=self._counters,
                 times=times,
+                calibrated=not self.cameras.warning,
+                accuracy=self._accuracy,
             )
         except RuntimeError as error:  # torch, out of memory
             self._warn('stats', f'No stats of this image: {error}')

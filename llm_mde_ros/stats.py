@@ -12,6 +12,7 @@ from llm_mde_ros.frame_times import STAGES, FrameTimes
 
 if TYPE_CHECKING:  # the network takes seconds to import
     from llm_mde_core.prediction import DepthPrediction
+    from llm_mde_ros.live_accuracy import LiveAccuracy
 
 try:
     from llm_mde_msgs.msg import DepthStats
@@ -26,8 +27,15 @@ def depth_stats(
     header: Header,
     counters: FrameCounters,
     times: FrameTimes,
+    calibrated: bool,
+    accuracy: LiveAccuracy,
 ) -> DepthStats:
-    """Fill the message; depth_m is what is published of the prediction, NaN where unknown."""
+    """
+    Fill the message; depth_m is what is published of the prediction, NaN where unknown.
+
+    calibrated: the camera is from camera_info. accuracy: before compare() learns of this frame.
+    """
+    figures, correction = accuracy.figures(), accuracy.correction
     known = depth_m[np.isfinite(depth_m)]
     low, median, high = np.percentile(known, (0, 50, 100)) if known.size else [np.nan] * 3
     return DepthStats(
@@ -40,6 +48,12 @@ def depth_stats(
         depth_median_m=float(median),
         depth_max_m=float(high),
         confidence_mean=float(prediction.confidence.mean()),
+        calibrated=calibrated,
+        reference_abs_rel=figures.abs_rel,
+        reference_bias=figures.bias,
+        corrected=correction.changes_depth,
+        correction_scale=correction.scale,
+        correction_shift_m=correction.shift_m,
         prompt=prediction.prompt,
         depth_class=prediction.depth_class,
         frames_received=counters.received,
