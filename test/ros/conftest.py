@@ -51,6 +51,16 @@ def stamp_ns_of(message: Any) -> int:
     return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
+def calibration(*, width: int, height: int, fx: float) -> CameraInfo:
+    """Return the camera_info of a rectified camera."""
+    cx, cy = (width - 1) / 2, (height - 1) / 2
+    info = CameraInfo(width=width, height=height, distortion_model='plumb_bob', d=[0.0] * 5)
+    info.k = [fx, 0.0, cx, 0.0, fx, cy, 0.0, 0.0, 1.0]
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [fx, 0.0, cx, 0.0, 0.0, fx, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
 class NodeUnderTest:
     """The process of the node; its output is in a log file."""
 
@@ -160,16 +170,20 @@ class Robot:
     def calibrate(self, *, width: int, height: int, fx: float, qos: str = 'reliable') -> None:
         """Publish the camera_info of a rectified camera, if it is new, and let it arrive."""
         publisher = self.camera(CameraInfo, 'camera_info', qos=qos)
-        calibration = publisher, width, height, fx
-        if calibration == self._calibration:
+        of = publisher, width, height, fx
+        if of == self._calibration:
             return
-        self._calibration = calibration
-        cx, cy = (width - 1) / 2, (height - 1) / 2
-        info = CameraInfo(width=width, height=height, distortion_model='plumb_bob', d=[0.0] * 5)
-        info.k = [fx, 0.0, cx, 0.0, fx, cy, 0.0, 0.0, 1.0]
-        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-        info.p = [fx, 0.0, cx, 0.0, 0.0, fx, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
-        publisher.publish(info)
+        self.tell(calibration(width=width, height=height, fx=fx), qos=qos)
+        self._calibration = of
+
+    def tell(self, info: CameraInfo, qos: str = 'reliable') -> None:
+        """Publish a camera_info and let it arrive."""
+        self._calibration = ()
+        self.camera(CameraInfo, 'camera_info', qos=qos).publish(info)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the node has taken what was published, if it was little."""
         for _ in range(2):  # the second report is one of a node that has spun since
             self.count('received')
 

@@ -1,0 +1,220 @@
+"""Faulty messages reach the running node: nothing comes of them, it says why, and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import math
+from pathlib import Path
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from ros.conftest import calibration, stamp_ns_of
+from sensor_msgs.msg import CompressedImage, Image, LaserScan
+
+from llm_mde_ros.conversions import image_to_depth
+
+OUTPUTS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
+NAN = math.nan
+
+
+@pytest.fixture(scope='module')
+def robot(robot_with: Any, tiny_model_dir: Path) -> Iterator[Any]:
+    parameters = {'model': tiny_model_dir, 'device': 'cpu', 'output_depth': 10}
+    with robot_with(parameters) as robot:
+        robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=120.0)
+        yield robot
+        assert 'Traceback' not in robot.under_test.text()
+
+
+def refuses(
+    robot: Any, rgb: np.ndarray, send: Callable[[], None], *, reason: str, words: str
+) -> None:
+    """Send what is faulty and then a good image: it alone is answered, by every output."""
+    robot.listen(*OUTPUTS)
+    robot.camera(Image, 'image')
+    dropped = robot.count(f'dropped: {reason}')
+    send()
+    robot.wait_for(lambda: words in robot.told('input'), f'{words!r} in the diagnostics')
+    assert robot.count(f'dropped: {reason}') == dropped + 1
+    assert robot.statuses['input'].level != b'\2'  # it is over, so that it is no error now
+    good_ns = robot.show(rgb)
+    for topic in OUTPUTS:
+        robot.answer(topic, good_ns)
+        assert [stamp_ns_of(message) for message in robot.received[topic]] == [good_ns]
+
+
+HUGE = 2**32 - 1
+IMAGES = {  # what is changed of a good image, and what is said
+    'unknown encoding': ({'encoding': 'rgb9'}, "encoding 'rgb9'"),
+    'depth for colour': ({'encoding': '32FC1', 'data': [NAN]}, "encoding '32FC1'"),
+    'colour of floats': ({'encoding': '32FC3', 'data': [math.inf]}, "encoding '32FC3'"),
+    'cut off': ({'data': bytes(100)}, 'data has 100 bytes'),
+    'without data': ({'data': b''}, 'data has 0 bytes'),
+    'step too small': ({'step': 7}, 'step 7 is too small'),
+    'step of the next row': ({'step': 3 * 65}, 'step is wrong'),
+    'step beyond the data': ({'step': HUGE}, 'step is wrong'),
+    'without width': ({'width': 0}, 'size 0 x 48 is empty'),
+    'without height': ({'height': 0}, 'size 64 x 0 is empty'),
+    'too large': ({'width': 5000, 'height': 4000}, '5000 x 4000 pixels'),
+    'as large as can be': ({'width': HUGE, 'height': HUGE, 'step': HUGE}, 'max_megapixels'),
+    'wider than its rows': ({'width': 10**6, 'height': 1}, 'too small'),
+}
+
+
+@pytest.mark.parametrize('fault', IMAGES)
+def test_a_faulty_image(robot: Any, rgb: np.ndarray, fault: str):
+    changes, words = IMAGES[fault]
+
+    def send() -> None:
+        image = robot.image(rgb)
+        for name, value in changes.items():
+            is_float = isinstance(value, list)
+            setattr(image, name, np.array(64 * 48 * value, '<f4').tobytes() if is_float else value)
+        robot.camera(Image, 'image').publish(image)
+
+    refuses(robot, rgb, send, reason='image', words=words)
+
+
+def of_size(data: bytes, width: int, height: int) -> bytes:
+    """Return a JPEG or PNG whose header announces another size."""
+    if data.startswith(b'\x89PNG'):
+        return data[:16] + struct.pack('>II', width, height) + data[24:]
+    start = data.index(b'\xff\xc0') + 5
+    return data[:start] + struct.pack('>HH', height, width) + data[start + 4 :]
+
+
+COMPRESSED = {  # what is made of a good file, and what is said
+    'a broken jpeg': ('.jpg', lambda data: data[:200] + data[300:], 'compressed image'),
+    'half a jpeg': ('.jpg', lambda data: data[: len(data) // 2], 'cut off'),
+    'half a png': ('.png', lambda data: data[: len(data) // 2], 'cut off PNG'),
+    'a bomb of a jpeg': ('.jpg', lambda data: of_size(data, 60_000, 50_000), '60000 x 50000'),
+    'a bomb of a png': ('.png', lambda data: of_size(data, 10**6, 10**6), '1000000 x 1000000'),
+    'no picture': ('.png', lambda data: b'GIF89a' + data, 'neither JPEG nor PNG'),
+    'nothing': ('.png', lambda data: b'', 'neither JPEG nor PNG'),
+}
+
+
+@pytest.mark.parametrize('fault', COMPRESSED)
+def test_a_faulty_compressed_image(robot: Any, rgb: np.ndarray, fault: str):
+    extension, change, words = COMPRESSED[fault]
+    data = change(cv2.imencode(extension, rgb)[1].tobytes())
+    robot.listen('depth/image')
+    with robot.parameter('image_transport', 'compressed', default='raw'):
+        camera = robot.camera(CompressedImage, 'image/compressed')
+        robot.calibrate(width=64, height=48, fx=60.0)
+        dropped = robot.count('dropped: image')
+        camera.publish(robot.stamp(CompressedImage(format=extension[1:], data=data)))
+        robot.wait_for(lambda: words in robot.told('input'), f'{words!r} in the diagnostics')
+        assert robot.count('dropped: image') == dropped + 1
+        good = cv2.imencode(extension, rgb)[1].tobytes()
+        camera.publish(robot.stamp(CompressedImage(format=extension[1:], data=good)))
+        robot.answer('depth/image', robot.stamp_ns)
+        assert len(robot.received['depth/image']) == 1
+
+
+CAMERA_INFOS = {  # what is changed of a good one, and what is said
+    'k not a number': ({'k': [NAN] * 9, 'p': [NAN] * 12}, 'nan'),
+    'k infinite': ({'k': [math.inf] * 9, 'p': [math.inf] * 12}, 'inf'),
+    'p not a number': ({'p': [60.0, 0.0, 31.5, NAN, 0.0, 60.0, *[0.0] * 6]}, 'numbers in p'),
+    'r not a number': ({'r': [NAN] * 9}, 'numbers in r'),
+    'd not a number': ({'d': [NAN] * 5}, 'finite'),
+    'd infinite': ({'d': [math.inf] * 5}, 'finite'),
+    'of a distortion too short': ({'d': [0.1, 0.2]}, '2 coefficients'),
+    'a lens unknown': ({'d': [0.1] * 5, 'distortion_model': 'mei'}, "'mei'"),
+    'a focal length below zero': ({'p': [-60.0, 0, 31.5, 0, 0, -60.0, *[0.0] * 6]}, 'fx=-60'),
+    'in millimetres': ({'p': [0.36, 0, 3.1, 0, 0, 0.36, 2.3, *[0.0] * 5]}, 'implausible'),
+    'of another size': ({'width': 320, 'height': 240}, '320x240'),
+    'without size': ({'width': 0, 'height': 0}, '0 x 0'),
+    'as large as can be': ({'width': HUGE, 'height': HUGE}, f'{HUGE}'),
+}
+
+
+@pytest.mark.parametrize('fault', CAMERA_INFOS)
+def test_a_faulty_camera_info(robot: Any, rgb: np.ndarray, fault: str):
+    changes, words = CAMERA_INFOS[fault]
+
+    def send() -> None:
+        info = calibration(width=64, height=48, fx=60.0)
+        for name, value in changes.items():
+            setattr(info, name, value)
+        robot.tell(info)
+        robot.show(rgb, fx=None)
+
+    refuses(robot, rgb, send, reason='camera_info', words=words)
+
+
+def test_a_camera_info_of_zeros_is_none_and_the_field_of_view_is_used(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/camera_info')
+    assert robot.answer('depth/camera_info', robot.show(rgb)).k[0] == 60.0
+    info = calibration(width=64, height=48, fx=60.0)
+    info.k, info.p = [0.0] * 9, [0.0] * 12
+    robot.tell(info)
+    assumed = robot.answer('depth/camera_info', robot.show(rgb, fx=None))
+    assert assumed.k[0] == pytest.approx(32 / np.tan(np.radians(30)))
+    robot.wait_for(lambda: 'uncalibrated' in robot.told('input'), 'warning')
+    assert robot.statuses['input'].level == b'\1'
+    assert robot.answer('depth/camera_info', robot.show(rgb)).k[0] == 60.0
+
+
+SCANS = {  # what is changed of a scan of a wall, and what is said
+    'without an angle': ({'angle_min': NAN}, 'angle_min nan'),
+    'of infinite steps': ({'angle_increment': math.inf}, 'angle_increment inf'),
+    'without limits': ({'range_min': 1.0, 'range_max': NAN}, 'range_max nan'),
+    'of numbers that are none': ({'ranges': [NAN] * 401}, 'of 0 points'),
+    'that hit nothing': ({'ranges': [math.inf] * 401}, 'of 0 points'),
+    'without ranges': ({'ranges': []}, 'of 0 points'),
+    'of a sensor that looks elsewhere': ({'angle_min': 2.5}, '0 are in the image'),
+}
+
+
+@pytest.fixture
+def corrected(robot: Any, rgb: np.ndarray) -> Iterator[Any]:
+    """Let depth follow a scanner that stands where the camera does."""
+    robot.listen('depth/image')
+    robot.answer('depth/image', robot.show(rgb))  # without a reference: what was held is forgotten
+    with (
+        robot.parameter('reference.topic', 'scan', default=''),
+        robot.parameter('reference.extrinsics', '0 0 0 0 0 0', default=''),
+        robot.parameter('reference.correct', True, default=False),
+    ):
+        yield robot
+
+
+@pytest.mark.parametrize('fault', SCANS)
+def test_a_faulty_reference(corrected: Any, rgb: np.ndarray, fault: str):
+    changes, words = SCANS[fault]
+    robot = corrected
+    depth_beside(robot, rgb, changes)
+    robot.wait_for(lambda: words in robot.told('accuracy'), f'{words!r} in the diagnostics')
+    assert robot.statuses['accuracy'].level == b'\1'
+    assert robot.values('accuracy')['correction'] == 'none'
+    depth_beside(robot, rgb, {})
+    robot.wait_for(lambda: robot.count('frames', 'accuracy') == 1, 'a good scan')
+
+
+def test_faulty_references_do_not_change_the_correction(corrected: Any, rgb: np.ndarray):
+    robot = corrected
+    plain_m = depth_beside(robot, rgb, {})
+    depth_beside(robot, rgb, {'ranges': [10 * float(np.nanmedian(plain_m))] * 401})
+    before_m = depth_beside(robot, rgb, {'ranges': []})
+    assert (before_m > plain_m).mean() > 0.9
+    for changes, _ in SCANS.values():
+        after_m = depth_beside(robot, rgb, changes)
+    np.testing.assert_allclose(after_m, before_m, rtol=1e-5)
+
+
+def depth_beside(robot: Any, rgb: np.ndarray, changes: dict[str, Any]) -> np.ndarray:
+    """Return the depth of an image with the stamp of a scan."""
+    angles = np.linspace(-1, 1, 401)
+    scan = LaserScan(angle_min=-1.0, angle_increment=0.005, range_max=30.0)
+    scan.ranges = (2.0 / np.cos(angles)).astype(np.float32).tolist()
+    for name, value in changes.items():
+        setattr(scan, name, value)
+    robot.stamp(scan).header.frame_id = 'laser'
+    robot.stamp_ns -= 100_000_000  # the image has its stamp
+    robot.camera(LaserScan, 'scan').publish(scan)
+    robot.settle()
+    return image_to_depth(robot.answer('depth/image', robot.show(rgb)))
