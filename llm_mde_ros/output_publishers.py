@@ -53,7 +53,8 @@ class OutputPublishers:
                 who = f'{reader.node_namespace.rstrip("/")}/{reader.node_name}'
                 if reader.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
                     return (
-                        f'{who} asks for {topic} transient local and gets nothing: use volatile.'
+                        f'{who} asks for {topic} transient local and gets nothing: subscribe '
+                        'volatile.'
                     )
                 if (offered, reader.qos_profile.reliability) == BEST_EFFORT_TO_RELIABLE:
                     return (

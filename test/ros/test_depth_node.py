@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from rclpy.qos import ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from llm_mde_ros.conversions import image_to_depth
 from llm_mde_ros.frame_times import STAGES
@@ -88,6 +88,10 @@ def test_stats_tell_the_stages_and_the_prompt(robot: Any, rgb: np.ndarray):
     assert 0 < stats.valid_fraction <= 1
     assert stats.depth_class in stats.prompt
     assert stats.frames_received >= stats.frames_published > 0
+    assert stats.calibrated
+    assert np.isnan([stats.reference_abs_rel, stats.reference_bias]).all()
+    correction = stats.corrected, stats.correction_scale, stats.correction_shift_m
+    assert correction == (False, 1.0, 0.0)
 
 
 @pytest.mark.skipif(DepthStats is None, reason='llm_mde_msgs is not installed')
@@ -340,6 +344,34 @@ def test_the_reliability_of_the_subscription_changes_at_run_time(robot: Any, rgb
     robot.unplug()
 
 
+def test_a_camera_that_the_node_cannot_hear_is_named_with_what_to_do(robot: Any, rgb: np.ndarray):
+    robot.unplug()
+    robot.listen('depth/image')
+    with robot.parameter('image_reliability', 'reliable', default='auto'):
+        robot.camera(Image, 'image', qos='best_effort', listened=False)
+        robot.wait_for(
+            lambda: '/robot offers /image best effort only' in robot.told('input'), 'sentence'
+        )
+    robot.answer('depth/image', robot.show(rgb, qos='best_effort'))
+    robot.wait_for(lambda: 'best effort' not in robot.told('input'), 'end of it')
+    robot.unplug()
+    robot.camera(CompressedImage, 'image', listened=False)
+    robot.wait_for(lambda: 'expected sensor_msgs/msg/Image' in robot.told('input'), 'sentence')
+    assert 'image_transport' in robot.told('input')
+    robot.unplug()
+
+
+def test_a_listener_that_gets_nothing_is_named_with_what_to_do(robot: Any):
+    robot.listen()
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    listener = robot.node.create_subscription(PointCloud2, 'points', print, latched)
+    sentence = '/robot asks for /points transient local and gets nothing: subscribe volatile.'
+    robot.wait_for(lambda: robot.told('output') == sentence, 'sentence')
+    assert robot.values('output')['subscribers: points'] == '0'
+    robot.node.destroy_subscription(listener)
+    robot.wait_for(lambda: robot.told('output').startswith('Nobody listens'), 'end of it')
+
+
 def test_a_rectified_image_beside_a_camera_info_with_distortion(robot: Any, rgb: np.ndarray):
     robot.listen('depth/camera_info')
     robot.answer('depth/camera_info', robot.show(rgb))  # the reader of camera_info is there
@@ -376,7 +408,7 @@ def test_a_camera_info_that_is_sent_once_is_heard_later(robot: Any, rgb: np.ndar
 def test_without_camera_info_the_field_of_view_is_used_with_a_warning(robot: Any, rgb: np.ndarray):
     robot.unplug()
     robot.restart()  # forgets the camera_info
-    robot.listen('depth/camera_info')
+    robot.listen('depth/camera_info', *(['stats'] if DepthStats else []))
     dropped = robot.count('dropped: camera_info')
     robot.show(rgb, fx=None)
     robot.wait_for(lambda: robot.count('dropped: camera_info') == dropped + 1, 'waiting')
@@ -384,6 +416,9 @@ def test_without_camera_info_the_field_of_view_is_used_with_a_warning(robot: Any
     info = robot.answer_eventually('depth/camera_info', rgb)
     assert info.k[0] == pytest.approx(expected_fx)
     assert 'hfov_deg' in robot.under_test.text()
+    if DepthStats:
+        stats = robot.wait_for(lambda: robot.received['stats'], 'stats')
+        assert not stats[-1].calibrated
     robot.wait_for(lambda: 'field of view of 60 degrees' in robot.told('input'), 'warning')
     with robot.parameter('hfov_deg', 90.0, default=60.0):
         robot.listen('depth/camera_info')

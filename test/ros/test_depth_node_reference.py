@@ -11,6 +11,7 @@ import pytest
 from sensor_msgs.msg import LaserScan
 
 from llm_mde_ros.conversions import image_to_depth
+from llm_mde_ros.stats import DepthStats
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +61,7 @@ def test_the_missing_transform_is_told_and_then_given(robot: Any, rgb: np.ndarra
 
 
 def test_depth_is_corrected_when_asked(robot: Any, rgb: np.ndarray):
-    robot.listen('depth/image')
+    robot.listen('depth/image', *(['stats'] if DepthStats else []))
     before_m = show_with_scan(robot, rgb, 2.0)
     assert robot.set_parameter('reference.correct', True).successful
     far_m = 2 * float(np.median(before_m))
@@ -68,6 +69,12 @@ def test_depth_is_corrected_when_asked(robot: Any, rgb: np.ndarray):
         depth_m = show_with_scan(robot, rgb, far_m)
     ratio = depth_m / before_m
     assert 1.0 < np.nanmedian(ratio) < 1.1
+    if DepthStats:
+        stats = robot.answer('stats', robot.stamp_ns)
+        assert stats.corrected
+        told_m = stats.correction_scale * before_m + stats.correction_shift_m
+        np.testing.assert_allclose(depth_m, told_m, rtol=1e-4)
+        assert stats.reference_abs_rel == pytest.approx(1 - np.exp(stats.reference_bias), abs=0.1)
     robot.wait_for(lambda: 'depth x 1.0' in robot.values('accuracy')['correction'], 'word of it')
     assert robot.set_parameter('reference.correct', False).successful
     np.testing.assert_allclose(show_with_scan(robot, rgb, far_m), before_m, rtol=1e-5)
