@@ -75,7 +75,8 @@ class RecordedFrame:
                 for _ in range(3):
                     self._run(*inputs)
             torch.cuda.current_stream().wait_stream(aside)
-            with torch.cuda.graph(graph, stream=aside):
+            # thread_local: another network may serve meanwhile, in a thread of its own.
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode='thread_local'):
                 output = self._run(*inputs)
         self._graph, self._output, self._constants = graph, output, constants
 

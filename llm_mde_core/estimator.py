@@ -132,6 +132,16 @@ class DepthEstimator:
         self.infer(np.zeros((camera.height, camera.width, 3), np.uint8), camera)
         return time.perf_counter() - start
 
+    @property
+    def max_depth_m(self) -> float:
+        """The largest depth that the model can see."""
+        return self.model.config.max_depth_m
+
+    def on_cpu(self) -> DepthEstimator:
+        """Return an estimator of the same weights on the CPU; this one's model is taken over."""
+        model = self.model.to('cpu').float()  # in this order: its own device has no memory left
+        return DepthEstimator(model, name=self.name, device='cpu', compile='off')
+
     def info(self) -> dict[str, Any]:
         """Describe the model: parts, parameters, sizes, depth range, training data, licence."""
         config = self.model.config

@@ -23,17 +23,19 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from llm_mde_core.estimator import DepthEstimator
+from llm_mde_ros.adapter_requests import AdapterRequests
 from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, RateLimiter
 from llm_mde_ros.frame_worker import FrameWorker
 from llm_mde_ros.image_messages import sound_cv_bridge
 from llm_mde_ros.matched_subscription import MatchedSubscription
-from llm_mde_ros.model_loading import load_estimator
+from llm_mde_ros.model_loading import load_model
 from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.parameters import declare, read_on_configure
 from llm_mde_ros.reference_input import ReferenceInput
+from llm_mde_ros.served_model import ServedModel
+from llm_mde_ros.services import NodeServices
 from llm_mde_ros.topics import DIAGNOSTICS
 
 POLL_PERIOD_S = 0.2  # looks for listeners and publishers
@@ -65,12 +67,13 @@ class DepthNode(LifecycleNode):
     def __init__(self) -> None:
         # declare() needs the overrides of the parameter file
         super().__init__('depth_node', automatically_declare_parameters_from_overrides=True)
-        self._settings = declare(self)
+        self.settings = declare(self)
+        self.model = ServedModel(cpu_fallback=lambda: self.settings.cpu_fallback)
+        self.adapters = AdapterRequests(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._estimator: DepthEstimator | None = None
         self._configure_error = ''
         self._outputs: OutputPublishers | None = None
-        self._worker: FrameWorker | None = None
+        self.worker: FrameWorker | None = None
         self._reference: ReferenceInput | None = None
         self._counters = FrameCounters()
         self._image_input = MatchedSubscription(self, self._on_image)
@@ -78,29 +81,30 @@ class DepthNode(LifecycleNode):
         self._image_limiter = RateLimiter()
         self._warned_s: dict[str, float] = {}
         # Steady time: these run under use_sim_time without a /clock, too.
-        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._poll_timer: Timer | None = None
+        self._service_desk = NodeServices(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS.name, 10)
         self._diagnostics_timer = self.create_timer(
-            self._settings.diagnostics_period_s,
+            self.settings.diagnostics_period_s,
             self._publish_diagnostics,
-            clock=self._steady_clock,
+            clock=self.steady_clock,
         )
 
     # Lifecycle
 
     def autostart(self) -> None:
         """Configure and activate, if wanted; after a failure the node waits to be mended."""
-        wanted = self._settings.autostart
+        wanted = self.settings.autostart
         if wanted and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and warm it up."""
-        p = self._settings
+        p = self.settings
         try:
-            self._estimator = load_estimator(p, self.get_logger())
+            loaded = load_model(p, self.get_logger())
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
             self._configure_error = (
                 f'Cannot load the model: {str(error).rstrip(".")}. '
@@ -109,6 +113,9 @@ class DepthNode(LifecycleNode):
             self.get_logger().error(self._configure_error)
             return TransitionCallbackReturn.FAILURE
         self._configure_error = ''
+        self.model.serve(loaded)
+        for warning in loaded.warnings:
+            self.get_logger().warning(warning)
         sound_cv_bridge()  # tried now, because it can take a second, rather than with a frame
         self._outputs = OutputPublishers(
             self, reliability=p.output_reliability, depth=p.output_depth
@@ -121,19 +128,20 @@ class DepthNode(LifecycleNode):
         self._counters = FrameCounters()
         self._image_limiter = RateLimiter()
         self._reference = ReferenceInput(self)
-        self._worker = FrameWorker(
-            estimator=self._estimator,
+        self.worker = FrameWorker(
+            estimator=self.model,
             publishers=self._outputs,
             counters=self._counters,
             accuracy=self._reference.accuracy,
-            parameters=lambda: self._settings,
+            parameters=lambda: self.settings,
             now_ns=lambda: self.get_clock().now().nanoseconds,
             warn=self._warn,
         )
-        self._poll_timer = self.create_timer(POLL_PERIOD_S, self._poll, clock=self._steady_clock)
-        self._poll()
+        self.worker.enabled = self._service_desk.enabled
+        self._poll_timer = self.create_timer(POLL_PERIOD_S, self.poll, clock=self.steady_clock)
+        self.poll()
         self.get_logger().info(
-            f"Ready: model '{self._settings.model}' on {self._estimator.device}, "
+            f"Ready: model '{self.settings.model}' on {self.model.loaded.estimator.device}, "
             f'images from {self._image_input.topic}.'
         )
         return super().on_activate(state)
@@ -167,19 +175,37 @@ class DepthNode(LifecycleNode):
         self._release()
 
     def _stop(self) -> None:
-        if self._worker is None:
+        if self.worker is None:
             return
+        self._service_desk.on_deactivate()
         self.destroy_timer(self._poll_timer)
         self._image_input.close()
         self._info_input.close()
-        worker, self._worker = self._worker, None
+        worker, self.worker = self.worker, None
         worker.stop()
         self._reference.close()  # after the worker, which reads from it
 
     def _release(self) -> None:
+        self.adapters.withdraw('The node let go of its model.')
         if self._outputs is not None:
             self._outputs.destroy()
-        self._outputs = self._estimator = None
+            self._outputs = None
+        self.model.serve(None)
+
+    def join(self) -> None:
+        """Wait for what other threads still do after close(); nothing can be started again."""
+        self.adapters.join()
+        self._service_desk.join()
+
+    @property
+    def state_label(self) -> str:
+        """What the lifecycle calls the state."""
+        return 'active' if self.worker else 'inactive' if self.model.loaded else 'unconfigured'
+
+    def deliver(self, function: Callable[[], None]) -> None:
+        """Let the executor call it; from any thread."""
+        if self.executor is not None:
+            self.executor.create_task(function)
 
     # Inputs
 
@@ -191,46 +217,47 @@ class DepthNode(LifecycleNode):
                 'An image is older than the one before it (a bag that starts again?); it is used, '
                 'and limited rates count from it.',
             )
-        max_rate_hz = self._settings.max_rate_hz
+        max_rate_hz = self.settings.max_rate_hz
         if not self._image_limiter.allows(frame.stamp_ns, max_rate_hz=max_rate_hz):
             self._counters.rate_limited += 1
-        elif self._worker.slot.put(frame):
+        elif self.worker.slot.put(frame):
             self._counters.count_skipped()
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        self._worker.cameras.update(message)
+        self.worker.cameras.update(message)
 
-    def _poll(self) -> None:
+    def poll(self) -> None:
         """Receive images while somebody listens, with the QoS that their publishers offer."""
-        self._worker.check()
-        p = self._settings
+        self.worker.check()
+        p = self.settings
         self._info_input.follow(CameraInfo, 'camera_info', reliability=p.image_reliability)
         message_type, topic = Image, self.resolve_topic_name('image')
         if p.image_transport == 'compressed':
             message_type, topic = CompressedImage, f'{topic}/compressed'
         is_listened_to = any(self._outputs.subscribers().values())
-        self._reference.follow(p.reference_topic, receive=is_listened_to)
+        receive = self._service_desk.wants_image(listened=is_listened_to)
+        self._reference.follow(p.reference_topic, receive=receive)
         self._image_input.follow(
             message_type,
             topic,
             reliability=p.image_reliability,
-            receive=is_listened_to,
+            receive=receive,
         )
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         try:
-            changed = self._settings.changed(parameters)
+            changed = self.settings.changed(parameters)
+            names = read_on_configure(self.settings, changed)
+            if names and self.model.loaded is not None:
+                raise ValueError(
+                    f'{", ".join(names)} cannot change while a model is loaded: deactivate and '
+                    'clean up the node, set it, then configure and activate.'
+                )
+            self.adapters.follow(changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        names = read_on_configure(self._settings, changed)
-        if names and self._estimator is not None:
-            reason = (
-                f'{", ".join(names)} cannot change while a model is loaded: deactivate and clean '
-                'up the node, set it, then configure and activate.'
-            )
-            return SetParametersResult(successful=False, reason=reason)
         self._diagnostics_timer.timer_period_ns = round(1e9 * changed.diagnostics_period_s)
-        self._settings = changed
+        self.settings = changed
         return SetParametersResult(successful=True)
 
     # Reports
@@ -252,23 +279,27 @@ class DepthNode(LifecycleNode):
         self._counters.mark_reported()
 
     def _situation(self) -> NodeSituation:
-        worker, outputs, estimator = self._worker, self._outputs, self._estimator
-        is_compared = worker is not None and self._settings.reference_topic
+        worker, outputs, loaded = self.worker, self._outputs, self.model.loaded
+        is_compared = worker is not None and self.settings.reference_topic
         return NodeSituation(
             node=self.get_fully_qualified_name(),
-            state='active' if worker else 'inactive' if estimator else 'unconfigured',
+            state=self.state_label,
+            enabled=self._service_desk.enabled,
             configure_error=self._configure_error,
             image_topic=self._image_input.topic,
             image_publishers=self._image_input.publishers,
             receives_since_s=self._image_input.receives_since_s,
             input_problem=self._image_input.problem or self._info_input.problem,
             output_problem=outputs.problem() if outputs else '',
-            target_rate_hz=self._settings.target_rate_hz,
-            max_rate_hz=self._settings.max_rate_hz,
+            target_rate_hz=self.settings.target_rate_hz,
+            max_rate_hz=self.settings.max_rate_hz,
             subscribers=outputs.subscribers() if outputs else {},
             camera_state=worker.cameras.state if worker else '',
             camera_warning=worker.cameras.warning if worker else '',
-            model=estimator.info() if estimator else {},
+            model=loaded.identity if loaded else {},
+            model_error=self.model.error,
+            model_warnings=(*(loaded.warnings if loaded else ()), self.adapters.problem),
+            model_loading=self.adapters.loading,
             accuracy=self._reference.accuracy if is_compared else None,
         )
 
@@ -301,6 +332,7 @@ def run(stop: threading.Event) -> None:
     with ExitStack() as at_the_end:  # from the last line up, even when one raises
         at_the_end.callback(node.destroy_node)
         at_the_end.callback(executor.shutdown)
+        at_the_end.callback(node.join)
         at_the_end.callback(node.close)
         executor.add_node(node)
         node.autostart()

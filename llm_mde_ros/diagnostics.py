@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import time
 
@@ -23,6 +23,7 @@ class NodeSituation:
 
     node: str  # with its namespace
     state: str  # of the lifecycle
+    enabled: bool = True  # False: switched off by ~/enable
     configure_error: str = ''
     image_topic: str = ''
     image_publishers: int = 0
@@ -35,6 +36,9 @@ class NodeSituation:
     camera_state: str = ''
     camera_warning: str = ''
     model: Mapping[str, object] = field(default_factory=dict)
+    model_error: str = ''  # why the last image got no depth
+    model_warnings: Sequence[str] = ()  # what to know about what serves
+    model_loading: str = ''  # what will serve next
     accuracy: LiveAccuracy | None = None  # while there is a reference.topic
 
 
@@ -66,6 +70,8 @@ def input_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[by
     """Return level and sentence; the first thing that stops images comes first."""
     if situation.state != 'active':
         return DiagnosticStatus.OK, f'The node is {situation.state}.'
+    if not situation.enabled:
+        return DiagnosticStatus.OK, 'Switched off by ~/enable.'
     if not any(situation.subscribers.values()):
         return DiagnosticStatus.OK, 'Idle: nobody subscribes to an output.'
     if situation.image_publishers == 0:
@@ -112,7 +118,7 @@ def output_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[b
         )
     if situation.output_problem:
         return DiagnosticStatus.WARN, situation.output_problem
-    if situation.state != 'active':
+    if situation.state != 'active' or not situation.enabled:
         return DiagnosticStatus.OK, 'Publishes nothing.'
     listened = [topic for topic, count in situation.subscribers.items() if count]
     if not listened:
@@ -130,7 +136,12 @@ def model_verdict(situation: NodeSituation) -> tuple[bytes, str]:
     """Return level and sentence of the model."""
     if situation.configure_error:
         return DiagnosticStatus.ERROR, situation.configure_error
-    return DiagnosticStatus.OK, 'Loaded.' if situation.model else 'Not loaded.'
+    if situation.model_error:
+        return DiagnosticStatus.ERROR, situation.model_error
+    warnings = list(filter(None, situation.model_warnings))
+    level = DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK
+    state = 'Loaded.' if situation.model else 'Not loaded.'
+    return level, ' '.join(warnings) or situation.model_loading or state
 
 
 def is_overloaded(situation: NodeSituation, counters: FrameCounters) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.filters import DepthFilters
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.camera_source import CameraSource
@@ -24,6 +23,8 @@ from llm_mde_ros.live_accuracy import LiveAccuracy
 from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.outputs import make_outputs, published_depth
 from llm_mde_ros.parameters import DepthNodeParameters
+from llm_mde_ros.saved_frame import WorkedFrame
+from llm_mde_ros.served_model import ServedModel
 from llm_mde_ros.stats import depth_stats
 
 
@@ -50,7 +51,7 @@ class FrameWorker:
     def __init__(
         self,
         *,
-        estimator: DepthEstimator,
+        estimator: ServedModel,
         publishers: OutputPublishers,
         counters: FrameCounters,
         accuracy: LiveAccuracy,
@@ -69,6 +70,8 @@ class FrameWorker:
         self._now_ns = now_ns  # of the clock that stamps the images
         self._warn = warn  # (kind, sentence), throttled for each kind
         self._points_limiter = RateLimiter()
+        self.enabled = True  # False: frames are not worked on
+        self._show: Callable[[WorkedFrame], None] | None = None
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix='depth')
         self._work = pool.submit(self._run)
         pool.shutdown(wait=False)  # the pool ends with its one task
@@ -83,11 +86,20 @@ class FrameWorker:
         self.slot.close()
         self._work.result()
 
+    def reset_filters(self) -> None:
+        """Let smoothing and correction begin anew; from any thread."""
+        self.filters.reset()
+        self._accuracy.reset()
+
+    def show_next(self, show: Callable[[WorkedFrame], None] | None) -> None:
+        """Show the next frame that is not dropped, wanted or not, in this thread; None: do not."""
+        self._show = show
+
     def _run(self) -> None:
         for frame in self.slot:
             parameters = self._parameters()
             wanted = self._wanted(frame, parameters)
-            if wanted:
+            if self.enabled and (wanted or self._show):
                 self._process(frame, wanted, parameters)
             else:
                 self._counters.unwanted += 1
@@ -106,9 +118,7 @@ class FrameWorker:
         times = FrameTimes(frame.received_s)
         times.end('wait')
         try:
-            prediction, messages, compare = self._outputs(
-                frame, wanted - {'stats'}, parameters, times
-            )
+            worked, messages, compare = self._outputs(frame, wanted - {'stats'}, parameters, times)
         except FrameError as error:
             self._counters.count_dropped(error.stage, str(error))
             self._warn(error.stage, f'Image dropped ({error.stage}): {error}')
@@ -120,9 +130,15 @@ class FrameWorker:
             return
         times.end('publish')
         times.set_age(stamp_ns=frame.stamp_ns, now_ns=self._now_ns())
-        self._counters.count_published(times)
+        if wanted:
+            self._counters.count_published(times)
+        else:
+            self._counters.unwanted += 1
         if 'stats' in wanted:
-            self._publish_stats(frame, prediction, parameters, times)
+            self._publish_stats(frame, worked.prediction, parameters, times)
+        show, self._show = self._show, None
+        if show:
+            show(worked)
         compare()  # last: nobody waits for it
 
     def _publish_stats(
@@ -149,7 +165,7 @@ class FrameWorker:
 
     def _outputs(
         self, frame: Frame, wanted: set[str], parameters: DepthNodeParameters, times: FrameTimes
-    ) -> tuple[DepthPrediction, dict[str, Any], Callable[[], None]]:
+    ) -> tuple[WorkedFrame, dict[str, Any], Callable[[], None]]:
         """Convert, infer, convert, and say how to compare; FrameError when one cannot."""
         with stage('image'):
             rgb = _decode(frame.message, max_pixels=round(1e6 * parameters.max_megapixels))
@@ -199,7 +215,16 @@ class FrameWorker:
                 source_info=info,
             )
         times.end('outputs')
-        return prediction, messages, compare
+        worked = WorkedFrame(
+            rgb=rgb,
+            prediction=prediction,
+            camera=camera,
+            source_info=info,
+            header=frame.message.header,
+            times=times,
+            output_settings=parameters.output_settings,
+        )
+        return worked, messages, compare
 
     def _publish(self, messages: dict[str, Any]) -> list[str]:
         """Send and count the messages; return the topics where that failed."""

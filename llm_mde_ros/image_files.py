@@ -127,7 +127,7 @@ def infer_files(
             failures.append(str(error))
         else:
             write_depth(out / f'{name}_depth.png', depth_m)
-            _write_png(out / f'{name}_preview.png', depth_to_preview(depth_m, OutputSettings()))
+            write_png(out / f'{name}_preview.png', depth_to_preview(depth_m, OutputSettings()))
             if ply:
                 write_ply(out / f'{name}.ply', back_project(depth_m, camera), rgb)
         on_image(done, source.total)
@@ -137,7 +137,7 @@ def infer_files(
 def write_depth(path: Path, depth_m: np.ndarray) -> None:
     """Write a 16-bit PNG in millimetres, 0 where unknown."""
     image = depth_to_image(depth_m, Header(), '16UC1')
-    _write_png(path, np.frombuffer(image.data, np.uint16).reshape(depth_m.shape))
+    write_png(path, np.frombuffer(image.data, np.uint16).reshape(depth_m.shape))
 
 
 def write_ply(path: Path, points: np.ndarray, rgb: np.ndarray) -> None:
@@ -164,6 +164,6 @@ def write_ply(path: Path, points: np.ndarray, rgb: np.ndarray) -> None:
     path.write_bytes('\n'.join(header).encode() + b'\n' + vertex.tobytes())
 
 
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f'{path} could not be written.')
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write pixels as OpenCV has them; OSError when it cannot (cv2.imwrite hides a full disk)."""
+    path.write_bytes(cv2.imencode('.png', pixels)[1].tobytes())

@@ -1,7 +1,7 @@
 """
 The node's interface as documents: config/depth.yaml and the tables of the README.
 
-    python -m llm_mde_ros.interface yaml|parameters|topics
+    python -m llm_mde_ros.interface yaml|parameters|topics|services
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from llm_mde_ros.parameters import SPECS
-from llm_mde_ros.topics import DIAGNOSTICS, OUTPUTS, SUBSCRIBED
+from llm_mde_ros.topics import DIAGNOSTICS, OUTPUTS, SERVICES, SUBSCRIBED
 
 
 def parameters_yaml() -> str:
@@ -59,6 +59,12 @@ def topics_markdown() -> str:
     )
 
 
+def services_markdown() -> str:
+    """Return the README's table of services."""
+    rows = ((f'`{s.name}`', s.type_name, s.meaning) for s in SERVICES)
+    return _table(('service', 'type', 'what it does'), *rows)
+
+
 def _table(head: tuple[str, ...], *rows: tuple[str, ...]) -> str:
     lines = [head, ('---',) * len(head), *rows]
     return ''.join(f'| {" | ".join(cells)} |\n' for cells in lines)
@@ -79,6 +85,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     'yaml': parameters_yaml,
     'parameters': parameters_markdown,
     'topics': topics_markdown,
+    'services': services_markdown,
 }
 
 if __name__ == '__main__':

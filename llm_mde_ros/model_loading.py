@@ -1,19 +1,125 @@
-"""From the parameters of the node to an estimator that is as fast on the first image as later."""
+"""From the parameters of the node to a model that is as fast on the first image as later."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Container
+from dataclasses import dataclass, replace
+from functools import cached_property
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.geometry import Camera
+from llm_mde_core.model_files import CHECKPOINTS
 from llm_mde_ros.parameters import DepthNodeParameters
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
 
+METRICS = 'metrics.json'  # what few-shot adaptation found out about its adapter
+MAX_METRICS_BYTES = 1_000_000
+ON_THE_CPU = 'The GPU ran out of memory, so that the network is on the CPU, which is slower.'
 
-def load_estimator(parameters: DepthNodeParameters, log: RcutilsLogger) -> DepthEstimator:
-    """Load the model and warm it up; OSError, ValueError or RuntimeError when that fails."""
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network that can serve, the adapter that is folded into it, and what to know about it."""
+
+    estimator: DepthEstimator
+    adapter: str = ''  # folder; empty: none
+    adapter_sha256: str = ''  # of its weights: one folder may hold another adapter every day
+    warnings: tuple[str, ...] = ()
+
+    @cached_property  # asked for with every report
+    def identity(self) -> dict[str, Any]:
+        """Describe the model, ready for JSON."""
+        identity = self.estimator.info() | {'adapter': self.adapter or 'none'}
+        return identity | ({'adapter_sha256': self.adapter_sha256} if self.adapter else {})
+
+    def on_cpu(self) -> LoadedModel:
+        """Return the same on the CPU; the estimator of this one is of no use any more."""
+        return replace(
+            self, estimator=self.estimator.on_cpu(), warnings=(*self.warnings, ON_THE_CPU)
+        )
+
+
+def load_model(parameters: DepthNodeParameters, log: RcutilsLogger) -> LoadedModel:
+    """
+    Load the model and its adapter and warm them up; OSError, ValueError, RuntimeError if it fails.
+
+    Where a GPU has too little memory, it is the CPU if `cpu_fallback` says so.
+    """
+    warnings = adapter_warnings(parameters.adapter)
+    try:
+        estimator = _load_estimator(parameters, log)
+    except torch.OutOfMemoryError:
+        if not parameters.cpu_fallback:
+            raise
+    else:
+        return _loaded(estimator, parameters, warnings)
+    # Not above: the error holds on to what was loaded.
+    torch.cuda.empty_cache()
+    slower = replace(parameters, device='cpu', precision='auto', compile='off')
+    return _loaded(_load_estimator(slower, log), parameters, (*warnings, ON_THE_CPU))
+
+
+def check_allowed(parameters: DepthNodeParameters, *, known: Container[str]) -> None:
+    """
+    Raise ValueError when a folder that is asked for at run time is outside of `allowed_folder`.
+
+    `known` are those that the node has already; the operator named them when it was started.
+    """
+    if not parameters.allowed_folder:
+        return
+    allowed = Path(parameters.allowed_folder).expanduser().resolve()
+    bundled = {folder.name for folder in CHECKPOINTS.iterdir()}
+    for name in ('model', 'adapter'):
+        asked = getattr(parameters, name)
+        if not asked or asked in known or (name == 'model' and asked in bundled):
+            continue
+        if not Path(asked).resolve().is_relative_to(allowed):  # wherever links lead
+            raise ValueError(f'{name} {asked!r} is outside of allowed_folder ({allowed}).')
+
+
+def adapter_warnings(adapter: str) -> tuple[str, ...]:
+    """Return what few-shot adaptation has against its adapter, as sentences; mostly nothing."""
+    try:
+        with (Path(adapter) / METRICS).open('rb') as file:
+            found = json.loads(file.read(MAX_METRICS_BYTES))
+        worthwhile = found['worthwhile']
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ()  # an adapter from elsewhere
+    if worthwhile is not False:
+        return ()
+    return (f'{adapter} was judged not worthwhile when it was made (its {METRICS}).',)
+
+
+def expected_camera(parameters: DepthNodeParameters) -> Camera | None:
+    """Return the camera that warm_up.width, warm_up.height and hfov_deg describe, if they do."""
+    if not (parameters.warm_up_width and parameters.warm_up_height):
+        return None
+    return Camera.from_hfov(
+        width=parameters.warm_up_width,
+        height=parameters.warm_up_height,
+        hfov_deg=parameters.hfov_deg,
+    )
+
+
+def _loaded(
+    estimator: DepthEstimator, parameters: DepthNodeParameters, warnings: tuple[str, ...]
+) -> LoadedModel:
+    digest, adapter = '', parameters.adapter
+    if adapter:
+        weights = Path(adapter) / 'adapter_model.safetensors'
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return LoadedModel(estimator, adapter, digest, warnings)
+
+
+def _load_estimator(parameters: DepthNodeParameters, log: RcutilsLogger) -> DepthEstimator:
     estimator = DepthEstimator.from_pretrained(
         parameters.model,
         adapter=parameters.adapter or None,
@@ -22,19 +128,13 @@ def load_estimator(parameters: DepthNodeParameters, log: RcutilsLogger) -> Depth
         compile=parameters.compile,
         allow_download=parameters.allow_download,
     )
-    if parameters.warm_up_width and parameters.warm_up_height:
-        _warm_up(estimator, parameters, log)
+    camera = expected_camera(parameters)
+    if camera is not None:
+        _warm_up(estimator, camera, log)
     return estimator
 
 
-def _warm_up(
-    estimator: DepthEstimator, parameters: DepthNodeParameters, log: RcutilsLogger
-) -> None:
-    camera = Camera.from_hfov(
-        width=parameters.warm_up_width,
-        height=parameters.warm_up_height,
-        hfov_deg=parameters.hfov_deg,
-    )
+def _warm_up(estimator: DepthEstimator, camera: Camera, log: RcutilsLogger) -> None:
     log.info(f'Warming up with an image of {camera.width}x{camera.height} pixels …')
     try:
         log.info(f'Warm after {estimator.warm_up(camera):.1f} s.')

@@ -12,12 +12,12 @@ import argparse
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
-from llm_mde_ros.topics import DIAGNOSTICS, OUTPUTS, SUBSCRIBED
+from llm_mde_ros.topics import DIAGNOSTICS, OUTPUTS, SERVICES, SUBSCRIBED
 
 NODE = 'depth_node'
 # What rclpy makes for every lifecycle node.
 PUBLISHED_BY_RCLPY = ('/parameter_events', '/rosout', '~/transition_event')
-SERVICES = (
+SERVICES_OF_RCLPY = (
     '~/change_state',
     '~/describe_parameters',
     '~/get_available_states',
@@ -59,7 +59,8 @@ def sros2_policy(
     profile = ElementTree.SubElement(profiles, 'profile', ns=namespace, node=NODE)
     _allow(profile, 'topic', heard, subscribe='ALLOW')
     _allow(profile, 'topic', published, publish='ALLOW')
-    _allow(profile, 'service', SERVICES, reply='ALLOW')
+    services = [*(service.name for service in SERVICES), *SERVICES_OF_RCLPY]
+    _allow(profile, 'service', services, reply='ALLOW')
     ElementTree.indent(policy)
     note = '<!-- Made by `python -m llm_mde_ros.sros2_policy`; a test compares. -->'
     text = ElementTree.tostring(policy, encoding='unicode')

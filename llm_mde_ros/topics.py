@@ -1,4 +1,4 @@
-"""Every topic of the node: name, type and meaning."""
+"""Every topic and service of the node: name, type and meaning."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_srvs.srv import SetBool, Trigger
 
 from llm_mde_ros.stats import DepthStats
+
+try:
+    from llm_mde_msgs.srv import LoadAdapter
+except ImportError:  # the parameter `adapter` does the same
+    LoadAdapter = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,52 @@ OUTPUTS = (
         DepthStats,
         'llm_mde_msgs/DepthStats',
         'Stage times, depth range and prompt of the frame; needs the messages of msg/',
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One row of the README's table; service_type is None where the messages are not installed."""
+
+    name: str
+    service_type: type | None
+    type_name: str
+    meaning: str
+
+
+SERVICES = (
+    Service(
+        '~/load_adapter',
+        LoadAdapter,
+        'llm_mde_msgs/LoadAdapter',
+        'Load an adapter (empty: none) beside the one that serves, test it, and let it serve from '
+        'the next image on; when anything fails, the old one goes on',
+    ),
+    Service(
+        '~/enable',
+        SetBool,
+        'std_srvs/SetBool',
+        'false: receive and process no image until it is called with true',
+    ),
+    Service(
+        '~/reset_filters',
+        Trigger,
+        'std_srvs/Trigger',
+        'Let smoothing over time and the correction by another sensor begin anew',
+    ),
+    Service(
+        '~/save_frame',
+        Trigger,
+        'std_srvs/Trigger',
+        'Write the next image, its depth, cloud, calibration and all figures into a folder of '
+        'its own in save_folder, as for a bug report; the answer names it',
+    ),
+    Service(
+        '~/info',
+        Trigger,
+        'std_srvs/Trigger',
+        'Model, adapter, parameters and versions, as JSON',
     ),
 )
 

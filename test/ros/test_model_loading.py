@@ -8,7 +8,7 @@ import pytest
 
 from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.geometry import Camera
-from llm_mde_ros.model_loading import load_estimator
+from llm_mde_ros.model_loading import load_model
 from llm_mde_ros.parameters import DepthNodeParameters
 
 
@@ -47,7 +47,7 @@ def test_the_model_is_warmed_up_for_the_expected_camera(
 ):
     log = Log()
     parameters = parameters_of(tiny_model_dir, warm_up_width=96, warm_up_height=64, hfov_deg=90.0)
-    assert load_estimator(parameters, log).name == str(tiny_model_dir)
+    assert load_model(parameters, log).estimator.name == str(tiny_model_dir)
     (camera,) = cameras
     assert (camera.width, camera.height, round(camera.fx, 6)) == (96, 64, 48.0)
     (before, after) = log.sentences
@@ -60,7 +60,7 @@ def test_without_a_size_there_is_no_warm_up(
     tiny_model_dir: Path, cameras: list[Camera], zero: str
 ):
     log = Log()
-    load_estimator(parameters_of(tiny_model_dir, **{zero: 0}), log)
+    load_model(parameters_of(tiny_model_dir, **{zero: 0}), log)
     assert cameras == log.sentences == []
 
 
@@ -72,5 +72,5 @@ def test_a_size_that_the_network_refuses_is_a_warning(
 
     monkeypatch.setattr(DepthEstimator, 'warm_up', refuse)
     log = Log()
-    assert load_estimator(parameters_of(tiny_model_dir), log)
+    assert load_model(parameters_of(tiny_model_dir), log)
     assert log.sentences[-1] == ('warning', 'Not warmed up: it was exported for 320x240')

@@ -1,0 +1,151 @@
+"""
+Another adapter beside the one that serves: load, test, and only then let it serve.
+
+No ROS in here: what comes of the thread is handed to `deliver`, which calls it where it belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+import threading
+import time
+
+import numpy as np
+import torch
+
+from llm_mde_core.estimator import DepthEstimator
+from llm_mde_core.geometry import Camera
+from llm_mde_core.prediction import DepthPrediction
+from llm_mde_ros.model_loading import LoadedModel
+from llm_mde_ros.served_model import ServedModel
+
+RUNS = 5  # of each network, in turns
+MAX_SLOWDOWN = 2.0
+PAUSE_S = 0.01  # between two runs, so that a frame that waits gets its turn
+ROUNDING = 1.001
+BLOCKS = (6, 8)  # rows and columns of the test image
+EXPECTED_ERRORS = (OSError, ValueError, RuntimeError)  # RuntimeError: torch, out of memory
+
+
+@dataclass(eq=False)
+class Request:
+    """Somebody wants an adapter to serve; `done` is told why it does not, or nothing: ''."""
+
+    adapter: str  # folder; empty: none
+    load: Callable[[], LoadedModel]
+    camera: Camera  # of the test image
+    done: Callable[[str], None]
+    withdrawn: threading.Event = field(default_factory=threading.Event)
+
+
+class AdapterSwap:
+    """
+    Works on one request at a time, in a thread; what serves goes on until its successor does.
+
+    The methods, and what `deliver` calls, belong to one thread.
+    """
+
+    def __init__(
+        self, model: ServedModel, *, deliver: Callable[[Callable[[], None]], object]
+    ) -> None:
+        self.problem = ''  # why the last adapter that was asked for does not serve
+        self._model = model
+        self._deliver = deliver
+        self._request: Request | None = None
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix='adapter')
+
+    @property
+    def loading(self) -> str:
+        """What is being done, as a sentence; empty: nothing."""
+        return f'{_named(self._request.adapter)} is being loaded.' if self._request else ''
+
+    def start(self, request: Request) -> None:
+        """Load an adapter, test it and let it serve; ValueError while another is being loaded."""
+        if self._request is not None:
+            raise ValueError(f'{self.loading} Ask again when it is done.')
+        self.problem, self._request = '', request
+        trial = self._pool.submit(_load_and_test, request, self._model)
+        trial.add_done_callback(lambda trial: self._deliver(partial(self._end, request, trial)))
+
+    def withdraw(self, reason: str) -> None:
+        """Answer the request, if there is one; what its thread still brings is thrown away."""
+        request, self._request = self._request, None
+        if request is not None:
+            request.withdrawn.set()
+            request.done(reason)
+
+    def join(self) -> None:
+        """Wait for the thread; nothing can be started after it."""
+        self._pool.shutdown()
+
+    def _end(self, request: Request, trial: Future[LoadedModel]) -> None:
+        if request is not self._request:
+            return
+        error = trial.exception()
+        # Whatever a damaged adapter made peft or torch raise: what serves goes on.
+        if error is None:
+            self._model.serve(trial.result())
+        else:
+            kind = '' if isinstance(error, EXPECTED_ERRORS) else f'{type(error).__name__}: '
+            reason = f'{kind}{error}'.rstrip('.')
+            self.problem = f'{_named(request.adapter)} cannot serve: {reason}.'
+        self._request = None
+        request.done(self.problem)
+
+
+def _load_and_test(request: Request, model: ServedModel) -> LoadedModel:
+    serving = model.loaded
+    loaded = request.load()
+    if serving is not None and not request.withdrawn.is_set():
+        compare(loaded.estimator, serving.estimator, request=request, turn=model.turn)
+    return loaded
+
+
+def compare(
+    candidate: DepthEstimator, serving: DepthEstimator, *, request: Request, turn: threading.Lock
+) -> None:
+    """Raise ValueError unless the candidate passes the self-test beside what serves."""
+    rgb = self_test_image(request.camera)
+    candidate_s, serving_s = [], []
+    for _ in range(1 + RUNS):  # the first ones prepare themselves for the camera
+        for estimator, taken_s in ((candidate, candidate_s), (serving, serving_s)):
+            if request.withdrawn.is_set():
+                return
+            with turn:
+                prediction = estimator.infer(rgb, request.camera)
+            taken_s.append(sum(prediction.stage_s.values()))
+            if estimator is candidate:
+                _check_depth(prediction, max_depth_m=candidate.max_depth_m)
+            time.sleep(PAUSE_S)
+    new_ms, old_ms = (1e3 * median(taken_s[1:]) for taken_s in (candidate_s, serving_s))
+    if new_ms > MAX_SLOWDOWN * old_ms:
+        raise ValueError(f'it takes {new_ms:.0f} ms for a test image, what serves {old_ms:.0f} ms')
+
+
+def self_test_image(camera: Camera) -> np.ndarray:
+    """Return blocks of random colours, always the same ones: uint8 (H, W, 3) RGB."""
+    rows, columns = BLOCKS
+    blocks = np.random.default_rng(0).integers(0, 256, (rows, columns, 3), np.uint8)
+    row = np.arange(camera.height) * rows // camera.height
+    column = np.arange(camera.width) * columns // camera.width
+    return blocks[row][:, column]
+
+
+def _check_depth(prediction: DepthPrediction, *, max_depth_m: float) -> None:
+    depth = prediction.depth
+    if not torch.isfinite(depth).all():
+        raise ValueError('its depth of a test image is not finite')
+    low_m, high_m = float(depth.min()), float(depth.max())
+    if low_m <= 0 or high_m > ROUNDING * max_depth_m:
+        raise ValueError(
+            f'its depth of a test image is {low_m:g} to {high_m:g} m, of a model for 0 to '
+            f'{max_depth_m:g} m'
+        )
+
+
+def _named(adapter: str) -> str:
+    return f'The adapter {adapter}' if adapter else 'The model without an adapter'

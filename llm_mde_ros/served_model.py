@@ -1,0 +1,68 @@
+"""The model that serves: used by the worker for every frame, replaced between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import threading
+
+import numpy as np
+import torch
+
+from llm_mde_core.geometry import Camera
+from llm_mde_core.prediction import DepthPrediction
+from llm_mde_ros.model_loading import LoadedModel
+
+OUT_OF_MEMORY = (
+    'The GPU is out of memory, so that frames are dropped: end what else runs on it, take a '
+    'smaller model or smaller images, or set cpu_fallback.'
+)
+
+
+class ServedModel:
+    """
+    Holds what is loaded; `error` says why the last frame got no depth.
+
+    Whoever runs a network takes `turn`: two at a time would only make both slower, and what is
+    recorded for CUDA cannot run twice at once.
+    """
+
+    def __init__(self, *, cpu_fallback: Callable[[], bool]) -> None:
+        self.turn = threading.Lock()
+        self.loaded: LoadedModel | None = None
+        self.error = ''
+        self.camera: Camera | None = None  # of the last frame
+        self._cpu_fallback = cpu_fallback
+
+    @property
+    def adapter(self) -> str:
+        """The folder of the adapter that serves; empty: none."""
+        return self.loaded.adapter if self.loaded else ''
+
+    def serve(self, loaded: LoadedModel | None) -> None:
+        """Let another model serve from the next frame on; None: none."""
+        with self.turn:
+            self.loaded, self.error = loaded, ''
+
+    def infer(self, rgb: np.ndarray, camera: Camera) -> DepthPrediction:
+        """
+        Estimate the depth of one image, as DepthEstimator does.
+
+        A GPU without memory raises RuntimeError for this frame alone; with cpu_fallback the model
+        moves to the CPU instead.
+        """
+        with self.turn:
+            self.camera = camera
+            try:
+                prediction = self.loaded.estimator.infer(rgb, camera)
+            except torch.OutOfMemoryError:
+                self.error = OUT_OF_MEMORY
+                if not self._cpu_fallback():
+                    raise
+            else:
+                self.error = ''
+                return prediction
+            # Not above: the error holds on to memory of the GPU.
+            self.loaded = self.loaded.on_cpu()
+            prediction = self.loaded.estimator.infer(rgb, camera)
+            self.error = ''
+            return prediction
