@@ -29,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from llm_mde_ros.dds_domain import discovery_port, free_domain_id
 from llm_mde_ros.topics import DIAGNOSTICS, OUTPUTS
+from llm_mde_ros.topics import SERVICES as OWN_SERVICES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FRAME_ID = 'test_camera_optical_frame'
@@ -38,6 +39,7 @@ SERVICES = {
     'change_state': ChangeState,
     'get_state': GetState,
 }
+SERVICES |= {service.name.removeprefix('~/'): service.service_type for service in OWN_SERVICES}
 
 QOS = {
     'reliable': QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE),
@@ -106,11 +108,7 @@ class Robot:
         self._cameras: dict[tuple, Any] = {}
         self._calibration: tuple = ()  # that the node has
         self._listeners: dict[str, Any] = {}
-        self._clients = {
-            name: self.node.create_client(service, f'depth_node/{name}')
-            for name, service in SERVICES.items()
-        }
-        self._has_met = False
+        self._clients: dict[str, Any] = {}
         self.node.create_subscription(DiagnosticArray, DIAGNOSTICS.name, self._on_diagnostics, 10)
 
     def close(self) -> None:
@@ -290,15 +288,26 @@ class Robot:
         """Return the label of the lifecycle state."""
         return self._call('get_state', GetState.Request()).current_state.label
 
+    def ask(self, name: str, **fields: Any) -> Any:
+        """Call a service of the node's own and return its answer."""
+        return self._call(name, SERVICES[name].Request(**fields))
+
+    def start_asking(self, name: str, **fields: Any) -> Any:
+        """Call a service of the node's own and return the future of its answer."""
+        return self._start(name, SERVICES[name].Request(**fields))
+
     def _call(self, name: str, request: Any) -> Any:
-        if not self._has_met:
-            self._meet()
-            self._has_met = True
-        client = self._clients[name]
-        self.wait_for(client.service_is_ready, f'service {name}')
-        future = client.call_async(request)
+        future = self._start(name, request)
         self.wait_for(future.done, f'answer of {name}', timeout_s=60.0)
         return future.result()
+
+    def _start(self, name: str, request: Any) -> Any:
+        if name not in self._clients:
+            client = self.node.create_client(SERVICES[name], f'depth_node/{name}')
+            self._clients[name] = client
+            self._meet()
+            self.wait_for(client.service_is_ready, f'service {name}')
+        return self._clients[name].call_async(request)
 
     def _meet(self) -> None:
         """
