@@ -113,15 +113,21 @@ class LLMMDEConfig(PretrainedConfig):
             raise ValueError(f'language must be one of {LANGUAGE_CHOICES}, not {self.language!r}')
         if self.prompt not in PROMPT_CHOICES:
             raise ValueError(f'prompt must be one of {PROMPT_CHOICES}, not {self.prompt!r}')
-        if not 0.0 < self.min_depth_m < self.max_depth_m:
+        if not 0.0 < self.min_depth_m < self.max_depth_m < math.inf:
             raise ValueError(
                 'the depth range must satisfy 0 < min_depth_m < max_depth_m, '
                 f'not {self.min_depth_m} to {self.max_depth_m}'
             )
         if not 0.0 < self.spread_factor < math.inf:
             raise ValueError(f'spread_factor must be positive, not {self.spread_factor}')
-        if self.canonical_focal_px <= 0.0:
+        if not 0.0 < self.canonical_focal_px < math.inf:
             raise ValueError(f'canonical_focal_px must be positive, not {self.canonical_focal_px}')
+        if self.image_size < 1:
+            raise ValueError(f'image_size must be positive, not {self.image_size}')
+        if len(self.image_mean) != 3 or not all(map(math.isfinite, self.image_mean)):
+            raise ValueError(f'image_mean must be three numbers, not {self.image_mean}')
+        if len(self.image_std) != 3 or not all(0.0 < std < math.inf for std in self.image_std):
+            raise ValueError(f'image_std must be three positive numbers, not {self.image_std}')
         if self.stem_channels and self.vision_config.patch_size != 1:
             raise ValueError(
                 'a stem needs a vision encoder with patch_size 1, '

@@ -84,10 +84,12 @@ class DepthEstimator:
             )
             # Without a GPU in onnxruntime, torch's would only see the image come and go.
             device = device if exported.on_gpu else 'cpu'
+            LLMMDEImageProcessor.from_config(exported.config).check_file(source)
             return cls(exported, name=str(model), device=device, precision='fp32', compile='off')
         try:
             with _no_progress_bar():
                 network = LLMMDEForDepthEstimation.from_pretrained(source, local_files_only=True)
+            LLMMDEImageProcessor.from_config(network.config).check_file(source)
             if adapter:
                 network = load_adapter(network, adapter)
         except SafetensorError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
 if TYPE_CHECKING:
     from llm_mde_core.config import LLMMDEConfig
@@ -118,6 +120,23 @@ class LLMMDEImageProcessor(BaseImageProcessor):
             patch_px=config.patch_px,
             canonical_focal_px=config.canonical_focal_px,
         )
+
+    def check_file(self, folder: str | Path) -> None:
+        """
+        Raise ValueError when the folder's own preprocessing, if it has any, is another one.
+
+        Pipelines of transformers take it, the estimator goes by config.json: metres would differ.
+        """
+        if not (Path(folder) / IMAGE_PROCESSOR_NAME).is_file():
+            return
+        other = type(self).from_pretrained(folder, local_files_only=True)
+        for name in ('image_size', 'patch_px', 'canonical_focal_px'):
+            said, needed = getattr(other, name), getattr(self, name)
+            if said != needed:
+                raise ValueError(
+                    f'{Path(folder) / IMAGE_PROCESSOR_NAME} says {name} {said}, config.json says '
+                    f'{needed}: they are not of one model, get both again'
+                )
 
     def fit(self, *, height: int, width: int, focal_px: float | None = None) -> Fit:
         """

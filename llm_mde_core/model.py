@@ -9,6 +9,8 @@ vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -244,6 +246,10 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         wrong = {
             kind: sorted(info[kind]) for kind in ('missing_keys', 'unexpected_keys') if info[kind]
         }
+        for part in ('image_mean', 'image_std'):  # normalisation is with the weights, too
+            held, said = getattr(model, part).flatten().tolist(), getattr(model.config, part)
+            if not all(map(partial(math.isclose, abs_tol=0.002), held, said)):  # of float16
+                wrong[part] = [f'{held} with the weights', f'{said} in config.json']
         if wrong:
             raise ValueError(f'the weights in {name} do not fit their configuration: {wrong}')
         if model.config.language != 'none':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 import shutil
 
@@ -163,6 +164,21 @@ def test_damaged_weights_say_so(tiny_model_dir: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=r'damaged .*get them again'):
         DepthEstimator.from_pretrained(folder, device='cpu')
+
+
+@pytest.mark.parametrize(('name', 'value'), [('canonical_focal_px', 90.0), ('image_size', 128)])
+def test_preprocessing_of_another_model_is_refused(
+    tiny_model_dir: Path, tmp_path: Path, name: str, value: float
+) -> None:
+    folder = tmp_path / 'mixed'
+    shutil.copytree(tiny_model_dir, folder)
+    path = folder / 'preprocessor_config.json'
+    own = json.loads(path.read_text())
+    path.write_text(json.dumps(own | {name: value}))
+    with pytest.raises(ValueError, match=f'says {name} {value}, config.json says {own[name]}'):
+        DepthEstimator.from_pretrained(folder, device='cpu')
+    path.unlink()  # config.json says it, too
+    DepthEstimator.from_pretrained(folder, device='cpu')
 
 
 def test_a_model_of_another_architecture_is_refused(tmp_path: Path) -> None:

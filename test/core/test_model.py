@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 from conftest import small_config
 import pytest
@@ -229,6 +231,17 @@ def test_weights_that_do_not_fit_are_refused(
         LLMMDEForDepthEstimation.from_pretrained(tmp_path)
 
 
+def test_weights_of_another_normalisation_are_refused(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    build(tokenizer).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / 'config.json').read_text())
+    config['image_std'] = [0.5, 0.5, 0.25]
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r'image_std.*0\.5\] with the weights.*0\.25\] in config'):
+        LLMMDEForDepthEstimation.from_pretrained(tmp_path)
+
+
 def test_a_name_alone_brings_configuration_and_weights(
     tokenizer: PreTrainedTokenizerBase, tmp_path: object
 ) -> None:
@@ -329,7 +342,12 @@ def test_the_paper_preset_runs_at_full_size(tokenizer: PreTrainedTokenizerBase) 
         ({'language': 'maybe'}, "language must be one of .* not 'maybe'"),
         ({'prompt': 'loud'}, "prompt must be one of .* not 'loud'"),
         ({'min_depth_m': 5.0, 'max_depth_m': 2.0}, 'not 5.0 to 2.0'),
+        ({'max_depth_m': math.inf}, 'not 0.1 to inf'),
         ({'canonical_focal_px': 0.0}, 'canonical_focal_px must be positive'),
+        ({'canonical_focal_px': math.nan}, 'canonical_focal_px must be positive, not nan'),
+        ({'image_size': 0}, 'image_size must be positive, not 0'),
+        ({'image_mean': (0.5, 0.5)}, 'image_mean must be three numbers'),
+        ({'image_std': (0.5, 0.5, 0.0)}, 'image_std must be three positive numbers'),
         ({'spread_factor': 0.0}, 'spread_factor must be positive, not 0.0'),
         ({'spread_factor': math.nan}, 'spread_factor must be positive, not nan'),
         ({'vision_levels': (1, 2)}, 'three layers'),
