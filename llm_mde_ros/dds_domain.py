@@ -17,9 +17,11 @@ from rclpy.signals import SignalHandlerOptions
 
 from llm_mde_ros.share import config_file
 
-# Of the DDS Interoperability Wire Protocol, 9.6.1: PB + d1, and DG.
+# Of the DDS Interoperability Wire Protocol, 9.6.1: PB + d1, PG and DG.
 FIRST_DISCOVERY_PORT = 7410
+PORTS_OF_A_PARTICIPANT = 2
 PORTS_OF_A_DOMAIN = 250
+LOOKED_FOR = 8  # participants; Fast DDS numbers those of one process on, through its domains
 LAST_DOMAIN_ID = 101  # with a higher one the ports may collide with those of the system
 
 
@@ -49,19 +51,22 @@ def free_domain_id() -> int:
 
 def _is_free(domain: int) -> bool:
     try:
-        with discovery_port(domain):
-            return True
+        for participant in range(LOOKED_FOR):
+            with discovery_port(domain, participant):
+                pass
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         return False
+    return True
 
 
 @contextmanager
-def discovery_port(domain: int) -> Iterator[None]:
-    """Hold the port of the domain's first participant; OSError when somebody else does."""
+def discovery_port(domain: int, participant: int = 0) -> Iterator[None]:
+    """Hold the port of one participant of the domain; OSError when somebody else does."""
+    port = FIRST_DISCOVERY_PORT + PORTS_OF_A_DOMAIN * domain + PORTS_OF_A_PARTICIPANT * participant
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
-        holder.bind(('', FIRST_DISCOVERY_PORT + PORTS_OF_A_DOMAIN * domain))
+        holder.bind(('', port))
         yield
 
 

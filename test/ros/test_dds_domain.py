@@ -12,6 +12,9 @@ from llm_mde_ros.dds_domain import free_domain_id
 
 @pytest.fixture
 def taken_domain(own_domain: None, monkeypatch: pytest.MonkeyPatch) -> int:
+    other = Context()
+    rclpy.init(context=other, domain_id=free_domain_id())
+    other_node = rclpy.create_node('other', context=other)  # takes the process's first number
     domain = free_domain_id()
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
     context = Context()
@@ -20,6 +23,8 @@ def taken_domain(own_domain: None, monkeypatch: pytest.MonkeyPatch) -> int:
     yield domain
     node.destroy_node()
     context.try_shutdown()
+    other_node.destroy_node()
+    other.try_shutdown()
 
 
 def test_a_taken_domain_is_left_out(taken_domain: int, monkeypatch: pytest.MonkeyPatch) -> None:
