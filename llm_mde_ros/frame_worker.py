@@ -155,6 +155,7 @@ class FrameWorker:
                 header=frame.message.header,
                 counters=self._counters,
                 times=times,
+                made_by=self._estimator.made_by,
                 calibrated=not self.cameras.warning,
                 accuracy=self._accuracy,
             )

@@ -31,6 +31,7 @@ class ServedModel:
         self.loaded: LoadedModel | None = None
         self.error = ''
         self.camera: Camera | None = None  # of the last frame
+        self.made_by = ('', '')  # the last frame: model and adapter; others may serve by now
         self._cpu_fallback = cpu_fallback
 
     @property
@@ -59,10 +60,14 @@ class ServedModel:
                 if not self._cpu_fallback():
                     raise
             else:
-                self.error = ''
+                self._done()
                 return prediction
             # Not above: the error holds on to memory of the GPU.
             self.loaded = self.loaded.on_cpu()
             prediction = self.loaded.estimator.infer(rgb, camera)
-            self.error = ''
+            self._done()
             return prediction
+
+    def _done(self) -> None:
+        self.error = ''
+        self.made_by = self.loaded.identity['model'], self.loaded.adapter

@@ -27,13 +27,15 @@ def depth_stats(
     header: Header,
     counters: FrameCounters,
     times: FrameTimes,
+    made_by: tuple[str, str],
     calibrated: bool,
     accuracy: LiveAccuracy,
 ) -> DepthStats:
     """
     Fill the message; depth_m is what is published of the prediction, NaN where unknown.
 
-    calibrated: the camera is from camera_info. accuracy: before compare() learns of this frame.
+    made_by: model and adapter. calibrated: the camera is from camera_info. accuracy: before
+    compare() learns of this frame.
     """
     figures, correction = accuracy.figures(), accuracy.correction
     known = depth_m[np.isfinite(depth_m)]
@@ -48,6 +50,8 @@ def depth_stats(
         depth_median_m=float(median),
         depth_max_m=float(high),
         confidence_mean=float(prediction.confidence.mean()),
+        model=made_by[0],
+        adapter=made_by[1],
         calibrated=calibrated,
         reference_abs_rel=figures.abs_rel,
         reference_bias=figures.bias,

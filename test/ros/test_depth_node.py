@@ -88,6 +88,7 @@ def test_stats_tell_the_stages_and_the_prompt(robot: Any, rgb: np.ndarray):
     assert 0 < stats.valid_fraction <= 1
     assert stats.depth_class in stats.prompt
     assert stats.frames_received >= stats.frames_published > 0
+    assert (stats.model, stats.adapter) == (robot.values('model')['model'], '')
     assert stats.calibrated
     assert np.isnan([stats.reference_abs_rel, stats.reference_bias]).all()
     correction = stats.corrected, stats.correction_scale, stats.correction_shift_m
