@@ -23,7 +23,8 @@ from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.model_loading import LoadedModel
 from llm_mde_ros.served_model import ServedModel
 
-RUNS = 5  # of each network, in turns
+ENOUGH_RUNS = 3  # of each network, in turns
+MAX_RUNS = 15  # before it is too slow: the machine may have been busy
 MAX_SLOWDOWN = 2.0
 PAUSE_S = 0.01  # between two runs, so that a frame that waits gets its turn
 ROUNDING = 1.001
@@ -110,9 +111,9 @@ def compare(
 ) -> None:
     """Raise ValueError unless the candidate passes the self-test beside what serves."""
     rgb = self_test_image(request.camera)
-    candidate_s, serving_s = [], []
-    for _ in range(1 + RUNS):  # the first ones prepare themselves for the camera
-        for estimator, taken_s in ((candidate, candidate_s), (serving, serving_s)):
+    new_s, old_s = [], []
+    for runs in range(1 + MAX_RUNS):  # the first ones, not counted, prepare for the camera
+        for estimator, taken_s in ((candidate, new_s), (serving, old_s)):
             if request.withdrawn.is_set():
                 return
             with turn:
@@ -121,9 +122,12 @@ def compare(
             if estimator is candidate:
                 _check_depth(prediction, max_depth_m=candidate.max_depth_m)
             time.sleep(PAUSE_S)
-    new_ms, old_ms = (1e3 * median(taken_s[1:]) for taken_s in (candidate_s, serving_s))
-    if new_ms > MAX_SLOWDOWN * old_ms:
-        raise ValueError(f'it takes {new_ms:.0f} ms for a test image, what serves {old_ms:.0f} ms')
+        if runs >= ENOUGH_RUNS and median(new_s[1:]) <= MAX_SLOWDOWN * median(old_s[1:]):
+            return
+    raise ValueError(
+        f'it takes {1e3 * median(new_s[1:]):.0f} ms for a test image, what serves '
+        f'{1e3 * median(old_s[1:]):.0f} ms'
+    )
 
 
 def self_test_image(camera: Camera) -> np.ndarray:

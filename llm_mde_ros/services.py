@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llm_mde_msgs.srv import LoadAdapter
     from llm_mde_ros.depth_node import DepthNode
 
-SAVE_WAIT_S = 5.0  # for an image
+SAVE_WAIT_S = 3.0  # for an image
 
 
 class NodeServices:

@@ -164,6 +164,43 @@ def test_without_listeners_nothing_is_inferred(bench):
     assert (bench.counters.unwanted, bench.counters.processed) == (1, 0)
 
 
+def test_without_listeners_a_frame_that_is_to_be_shown_is_worked_on(bench):
+    bench.publishers.listened = {'depth/image': 0}
+    shown = []
+    bench.worker.show_next(shown.append)
+    bench.put(image=Image(height=4, width=6, encoding='mono9', step=6, data=bytes(24)))
+    assert not shown
+    bench.put(second=5)
+    bench.put(second=6)
+    (frame,) = shown
+    assert frame.header.stamp.sec == 5
+    assert (frame.rgb.shape, frame.prediction.depth.shape) == ((4, 6, 3), (4, 6))
+    assert (bench.counters.processed, bench.counters.unwanted) == (1, 2)
+    assert (bench.publishers.sent, bench.counters.published) == ([], 0)
+
+
+def test_switched_off_nothing_is_worked_on_and_the_next_frame_is(bench):
+    bench.worker.show_next(lambda _: None)
+    bench.worker.enabled = False
+    bench.put()
+    assert (bench.counters.processed, bench.counters.unwanted) == (0, 1)
+    bench.worker.enabled = True
+    bench.put(second=2)
+    assert bench.counters.published == 1
+
+
+def test_filters_begin_anew(bench):
+    bench.parameters = DepthNodeParameters(
+        camera_info_timeout_s=0.0, filters_temporal_enable=True, filters_temporal_time_s=1.0
+    )
+    bench.put(second=1)
+    bench.estimator.depth_m = 2.2
+    bench.worker.reset_filters()
+    bench.put(second=2)
+    message = bench.publishers.sent[-1][1]
+    assert set(np.frombuffer(message.data, np.float32)) == {np.float32(2.2)}
+
+
 def test_a_cloud_that_is_not_due_is_not_inferred_for(bench):
     bench.publishers.listened = {'points': 1}
     bench.parameters = DepthNodeParameters(camera_info_timeout_s=0.0, points_max_rate_hz=0.5)

@@ -1,0 +1,298 @@
+"""Another adapter beside the one that serves, and a GPU without memory: with networks in name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from queue import Queue
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from llm_mde_core.estimator import DepthEstimator, DepthPrediction
+from llm_mde_core.geometry import Camera
+from llm_mde_ros import adapter_swap
+from llm_mde_ros.adapter_swap import AdapterSwap, Request
+from llm_mde_ros.model_loading import (
+    ON_THE_CPU,
+    LoadedModel,
+    adapter_warnings,
+    check_allowed,
+    load_model,
+)
+from llm_mde_ros.parameters import DepthNodeParameters
+from llm_mde_ros.served_model import OUT_OF_MEMORY, ServedModel
+
+CAMERA = Camera.from_hfov(width=8, height=6, hfov_deg=60.0)
+RGB = np.zeros((6, 8, 3), np.uint8)
+LOG = SimpleNamespace(info=lambda _: None, warning=lambda _: None)
+
+
+class Estimator:
+    """Sees a wall; what it takes for it is told one run after the other."""
+
+    max_depth_m = 10.0
+
+    def __init__(self, *, depth_m: float = 2.0, seconds: tuple[float, ...] = (0.01,)) -> None:
+        self.depth = torch.full((6, 8), depth_m)
+        self.seconds = seconds
+        self.runs = 0
+        self.errors: list[Exception] = []
+
+    def infer(self, rgb: np.ndarray, camera: Camera) -> DepthPrediction:
+        if self.errors:
+            raise self.errors.pop()
+        seconds = self.seconds[min(self.runs, len(self.seconds) - 1)]
+        self.runs += 1
+        return DepthPrediction(self.depth, torch.ones(6, 8), {'network': seconds})
+
+    def on_cpu(self) -> Estimator:
+        return Estimator(depth_m=3.0)
+
+    def info(self) -> dict[str, str]:
+        return {'model': 'wall'}
+
+
+class Bench:
+    """A model that serves, and the thread that asks for another."""
+
+    def __init__(self) -> None:
+        self.model = ServedModel(cpu_fallback=lambda: False)
+        self.old, self.told = LoadedModel(Estimator(), 'old'), []
+        self.model.serve(self.old)
+        self.calls: Queue[Callable[[], None]] = Queue()
+        self.swap = AdapterSwap(self.model, deliver=self.calls.put)
+
+    def start(self, load: Callable[[], LoadedModel]) -> None:
+        self.swap.start(Request('new', load, CAMERA, self.told.append))
+
+    def finish(self) -> None:
+        """Take what the thread hands over."""
+        self.calls.get(timeout=60)()
+
+    def serving_after(self, new: Any) -> str:
+        self.start(lambda: LoadedModel(new, 'new'))
+        self.finish()
+        return self.model.adapter
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(adapter_swap, 'PAUSE_S', 0.0)
+    bench = Bench()
+    yield bench
+    bench.swap.join()
+
+
+def test_a_good_one_serves(bench: Bench):
+    assert bench.serving_after(Estimator(seconds=(5.0, 0.019))) == 'new'  # the first prepares
+    assert (bench.told, bench.swap.problem, bench.swap.loading) == ([''], '', '')
+
+
+@pytest.mark.parametrize(
+    ('depth_m', 'reason'),
+    [
+        (float('nan'), 'not finite'),
+        (float('inf'), 'not finite'),
+        (0.0, '0 to 0 m'),
+        (10.1, '10.1 to 10.1 m'),
+    ],
+)
+def test_one_that_sees_what_cannot_be_does_not_serve(bench: Bench, depth_m: float, reason: str):
+    assert bench.serving_after(Estimator(depth_m=depth_m)) == 'old'
+    assert bench.told == [bench.swap.problem]
+    assert reason in bench.swap.problem
+    assert bench.serving_after(Estimator()) == 'new'
+    assert bench.swap.problem == ''
+
+
+def test_one_that_is_slower_than_twice_does_not_serve(bench: Bench):
+    assert bench.serving_after(Estimator(seconds=(0.021,))) == 'old'
+    assert '21 ms for a test image, what serves 10 ms' in bench.swap.problem
+
+
+def test_one_that_was_slow_for_a_moment_serves(bench: Bench):
+    assert bench.serving_after(Estimator(seconds=(0.01, 0.5, 0.5, 0.5, 0.01))) == 'new'
+
+
+@pytest.mark.parametrize(
+    ('error', 'told'),
+    [
+        (
+            FileNotFoundError('no adapter in new.'),
+            'The adapter new cannot serve: no adapter in new.',
+        ),
+        (KeyError('r'), "The adapter new cannot serve: KeyError: 'r'."),
+    ],
+)
+def test_whatever_loading_raises_the_old_one_goes_on(bench: Bench, error: Exception, told: str):
+    def fail() -> LoadedModel:
+        raise error
+
+    bench.start(fail)
+    bench.finish()
+    assert (bench.model.loaded, bench.told) == (bench.old, [told])
+
+
+def test_a_second_request_is_refused_until_the_first_has_ended(bench: Bench):
+    go_on = Event()
+
+    def load() -> LoadedModel:
+        assert go_on.wait(60)
+        return LoadedModel(Estimator(), 'new')
+
+    bench.start(load)
+    with pytest.raises(ValueError, match='The adapter new is being loaded'):
+        bench.start(load)
+    go_on.set()
+    bench.finish()
+    assert bench.told == ['']
+    bench.start(load)
+    bench.finish()
+
+
+def test_a_request_that_is_withdrawn_changes_nothing_and_holds_nothing_up(bench: Bench):
+    go_on = Event()
+
+    def load() -> LoadedModel:
+        assert go_on.wait(60)
+        return LoadedModel(Estimator(), 'late')
+
+    bench.start(load)
+    bench.swap.withdraw('Cleaned up.')
+    bench.swap.withdraw('Again.')
+    assert bench.told == ['Cleaned up.']
+    bench.start(lambda: LoadedModel(Estimator(), 'new'))
+    go_on.set()
+    bench.finish()  # of the first
+    assert bench.model.adapter == 'old'
+    bench.finish()
+    assert (bench.model.adapter, bench.told) == ('new', ['Cleaned up.', ''])
+
+
+def test_a_test_that_is_withdrawn_ends_at_once(bench: Bench):
+    new = Estimator(seconds=(9.0,))
+    request = Request('new', lambda: LoadedModel(new, 'new'), CAMERA, bench.told.append)
+    infer = new.infer
+
+    def withdraw(rgb: np.ndarray, camera: Camera) -> DepthPrediction:
+        request.withdrawn.set()
+        return infer(rgb, camera)
+
+    new.infer = withdraw
+    bench.swap.start(request)
+    bench.finish()
+    assert new.runs == 1
+
+
+# Out of memory
+
+
+def test_out_of_memory_is_an_error_until_a_frame_succeeds():
+    model, estimator = ServedModel(cpu_fallback=lambda: False), Estimator()
+    model.serve(LoadedModel(estimator))
+    estimator.errors.append(torch.OutOfMemoryError('CUDA out of memory'))
+    with pytest.raises(RuntimeError, match='out of memory'):
+        model.infer(RGB, CAMERA)
+    assert model.error == OUT_OF_MEMORY
+    assert float(model.infer(RGB, CAMERA).depth[0, 0]) == 2.0
+    assert model.error == ''
+
+
+def test_with_cpu_fallback_the_same_frame_gets_its_depth_from_the_cpu():
+    model, estimator = ServedModel(cpu_fallback=lambda: True), Estimator()
+    model.serve(LoadedModel(estimator, 'mine', warnings=('Beware.',)))
+    estimator.errors.append(torch.OutOfMemoryError('CUDA out of memory'))
+    assert float(model.infer(RGB, CAMERA).depth[0, 0]) == 3.0
+    assert model.error == ''
+    assert model.adapter == 'mine'
+    assert model.loaded.warnings == ('Beware.', ON_THE_CPU)
+    assert float(model.infer(RGB, CAMERA).depth[0, 0]) == 3.0
+
+
+def test_a_network_that_moves_to_the_cpu_sees_the_same(tiny_model_dir: Path, rgb: np.ndarray):
+    camera = Camera.from_hfov(width=64, height=48, hfov_deg=60.0)
+    reduced = DepthEstimator.from_pretrained(tiny_model_dir, device='cpu', precision='bf16')
+    before_m = reduced.infer(rgb, camera).depth_m
+    after = reduced.on_cpu()
+    assert {weight.dtype for weight in after.model.parameters()} == {torch.float32}
+    np.testing.assert_allclose(after.infer(rgb, camera).depth_m, before_m, rtol=0.05)
+
+
+@pytest.mark.parametrize('allowed', [False, True])
+def test_a_gpu_that_is_too_small_for_the_model(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, allowed: bool
+):
+    load, devices = DepthEstimator.from_pretrained, []
+
+    def too_large(model: str, *, device: str, **more: object) -> DepthEstimator:
+        devices.append(device)
+        if device != 'cpu':
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return load(model, device=device, **more)
+
+    monkeypatch.setattr(DepthEstimator, 'from_pretrained', too_large)
+    parameters = DepthNodeParameters(
+        model=str(tiny_model_dir), device='cuda', cpu_fallback=allowed, warm_up_width=0
+    )
+    if not allowed:
+        with pytest.raises(RuntimeError, match='out of memory'):
+            load_model(parameters, LOG)
+        return
+    assert load_model(parameters, LOG).warnings == (ON_THE_CPU,)
+    assert devices == ['cuda', 'cpu']
+
+
+# What is known of an adapter, and where it may be
+
+
+@pytest.mark.parametrize(
+    ('metrics', 'warned'),
+    [
+        ('{"worthwhile": false}', True),
+        ('{"worthwhile": true}', False),
+        ('{"worthwhile": null}', False),
+        ('{}', False),
+        ('[]', False),
+        ('{"worthwhile": fal', False),
+        ('[' * 100_000, False),
+        ('\N{GREEK SMALL LETTER DELTA}', False),
+    ],
+)
+def test_only_a_clear_verdict_warns(tmp_path: Path, metrics: str, warned: bool):
+    assert adapter_warnings(str(tmp_path)) == ()
+    (tmp_path / 'metrics.json').write_text(metrics)
+    assert bool(adapter_warnings(str(tmp_path))) == warned
+
+
+def test_only_folders_inside_of_the_allowed_one_can_be_asked_for(tmp_path: Path):
+    allowed, outside = tmp_path / 'allowed', tmp_path / 'allowed_not'
+    (allowed / 'inside').mkdir(parents=True)
+    outside.mkdir()
+    (allowed / 'way_out').symlink_to(outside)
+    (tmp_path / 'way_in').symlink_to(allowed / 'inside')
+    anywhere = DepthNodeParameters()
+    bounded = DepthNodeParameters(allowed_folder=str(allowed))
+
+    def refused(settings: DepthNodeParameters, **asked: str) -> bool:
+        try:
+            check_allowed(replace(settings, **asked), known={'started_with'})
+        except ValueError as error:
+            return f'outside of allowed_folder ({allowed})' in str(error)
+        return False
+
+    for good in ('inside', '', '.', 'inside/../inside'):
+        assert not refused(bounded, adapter=str(allowed / good))
+    for bad in (outside, allowed / 'way_out', allowed / '..', allowed / 'inside/../..', '/', '~'):
+        assert refused(bounded, adapter=str(bad)), bad
+        assert refused(bounded, model=str(bad)), bad
+        assert not refused(anywhere, adapter=str(bad), model=str(bad))
+    assert not refused(bounded, adapter=str(tmp_path / 'way_in'))
+    assert not refused(bounded, adapter='', model='tiny')
+    assert not refused(bounded, adapter='started_with', model='started_with')
+    assert refused(bounded, adapter='tiny')
