@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import json
 from threading import Event, Thread
 import time
 from types import SimpleNamespace
@@ -15,16 +16,22 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 import torch
 
 from llm_mde_core.estimator import DepthEstimator, DepthPrediction
-from llm_mde_ros import depth_node
+from llm_mde_ros import adapter_requests, depth_node
+from llm_mde_ros.model_loading import LoadedModel
+from llm_mde_ros.parameters import DepthNodeParameters
+from llm_mde_ros.topics import LoadAdapter
 
 
 class SlowEstimator:
     """Waits in its network until it is let go."""
 
     device = 'cpu'
+    max_depth_m = 10.0
 
-    def __init__(self) -> None:
+    def __init__(self, depth_m: float = 2.0) -> None:
+        self.depth_m = depth_m
         self.busy, self.let_go = Event(), Event()
+        self.errors: list[Exception] = []
 
     def warm_up(self, camera: Any) -> float:
         return 0.0
@@ -32,7 +39,9 @@ class SlowEstimator:
     def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
         self.busy.set()
         assert self.let_go.wait(60)
-        depth = torch.full(rgb.shape[:2], 2.0)
+        if self.errors:
+            raise self.errors.pop()
+        depth = torch.full(rgb.shape[:2], self.depth_m)
         stages_s = dict.fromkeys(('preprocess', 'network', 'postprocess'), 0.001)
         return DepthPrediction(
             depth, torch.ones_like(depth), stages_s, read_prompt=lambda: ('near', 'A wall.')
@@ -87,6 +96,104 @@ def test_services_answer_and_images_are_taken_while_the_network_runs(
     slow.let_go.set()
     robot.answer('depth/image', first_ns)
     robot.answer('depth/image', newest_ns)
+
+
+def test_a_gpu_without_memory_costs_one_frame_and_is_told(
+    robot: Any, slow: SlowEstimator, rgb: np.ndarray
+):
+    robot.wait_for(lambda: robot.state() == 'active', 'active node')
+    robot.listen('depth/image')
+    slow.errors.append(torch.OutOfMemoryError('CUDA out of memory'))
+    slow.let_go.set()
+    robot.show(rgb)
+    robot.wait_for(lambda: 'GPU is out of memory' in robot.told('model'), 'error')
+    assert robot.statuses['model'].level == b'\2'
+    assert robot.count('dropped: inference') == 1
+    robot.answer('depth/image', robot.show(rgb))
+    robot.wait_for(lambda: robot.told('model') == 'Loaded.', 'recovery')
+    assert len(robot.received['depth/image']) == 1
+
+
+class SlowLoad:
+    """Loads an adapter that makes everything 3 m, when it is told to go on."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = Event(), Event()
+
+    def __call__(self, parameters: DepthNodeParameters, _log: Any) -> LoadedModel:
+        self.begun.set()
+        assert self.go_on.wait(60)
+        self.begun.clear()
+        estimator = SlowEstimator(depth_m=3.0)
+        estimator.let_go.set()
+        return LoadedModel(estimator, parameters.adapter)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, robot: Any, slow: SlowEstimator) -> Iterator[SlowLoad]:
+    load = SlowLoad()
+    monkeypatch.setattr(adapter_requests, 'load_model', load)
+    slow.let_go.set()
+    yield load
+    load.go_on.set()
+
+
+@pytest.mark.skipif(LoadAdapter is None, reason='llm_mde_msgs is not installed')
+def test_the_node_goes_on_while_an_adapter_is_loaded_and_whatever_happens_to_it(
+    robot: Any, load: SlowLoad, rgb: np.ndarray
+):
+    def depth_m() -> float:
+        message = robot.answer('depth/image', robot.show(rgb))
+        return float(np.frombuffer(message.data, np.float32)[0])
+
+    def adapter() -> str:
+        return json.loads(robot.ask('info').message)['parameters']['adapter']
+
+    robot.wait_for(lambda: robot.state() == 'active', 'active node')
+    robot.listen('depth/image')
+    first = robot.start_asking('load_adapter', adapter='first')
+    robot.wait_for(load.begun.is_set, 'load')
+    assert depth_m() == 2.0
+    robot.wait_for(lambda: robot.told('model') == 'The adapter first is being loaded.', 'sentence')
+    second = robot.ask('load_adapter', adapter='second')
+    assert not second.success
+    assert 'The adapter first is being loaded' in second.message
+    assert 'is being loaded' in robot.set_parameter('adapter', 'second').reason
+    assert robot.set_parameter('points.stride', 3).successful
+    load.go_on.set()
+    robot.wait_for(first.done, 'answer')
+    assert first.result().success
+    assert depth_m() == 3.0
+
+    load.go_on.clear()
+    assert robot.set_parameter('adapter', '').successful
+    robot.wait_for(load.begun.is_set, 'load')
+    assert robot.transition('deactivate')  # which does not end it
+    assert adapter() == ''
+    load.go_on.set()
+    robot.wait_for(lambda: robot.told('model') == 'Loaded.', 'end of the load')
+    assert robot.values('model')['adapter'] == 'none'
+
+    load.go_on.clear()
+    third = robot.start_asking('load_adapter', adapter='third')
+    robot.wait_for(load.begun.is_set, 'load')
+    assert robot.transition('cleanup')
+    robot.wait_for(third.done, 'answer')
+    assert third.result().message == 'The node let go of its model.'
+    assert adapter() == ''
+    assert robot.transition('configure')
+    fourth = robot.start_asking('load_adapter', adapter='fourth')  # waits for the third to end
+    robot.settle()
+    load.go_on.set()
+    robot.wait_for(fourth.done, 'answer')
+    assert adapter() == 'fourth'
+
+    load.go_on.clear()
+    assert robot.set_parameter('adapter', 'fifth').successful
+    robot.wait_for(load.begun.is_set, 'load')
+    assert robot.transition('inactive_shutdown')
+    assert robot.state() == 'finalized'
+    assert adapter() == 'fourth'
 
 
 def test_a_bad_parameter_at_the_start_ends_the_process_with_a_sentence(
