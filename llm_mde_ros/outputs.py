@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+import math
 from typing import Any
 
 import cv2
@@ -43,8 +44,10 @@ class OutputSettings:
     points_color: bool = True
     points_organized: bool = True
     points_stride: int = 2
+    points_range_enable: bool = True
     points_min_range_m: float = 0.1  # from the camera, not along Z
     points_max_range_m: float = 20.0
+    points_confidence_enable: bool = True
     points_min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
@@ -130,13 +133,13 @@ def _cloud(
 ) -> PointCloud2:
     picked = np.s_[:: settings.points_stride, :: settings.points_stride]
     depth = depth[picked]
-    if settings.points_min_confidence > 0:
+    if settings.points_confidence_enable and settings.points_min_confidence > 0:
         certain = certainty[picked] >= settings.points_min_confidence
         depth = torch.where(certain, depth, torch.nan)
     rays = pixel_rays(
         camera.strided(settings.points_stride),
-        min_range_m=settings.points_min_range_m,
-        max_range_m=settings.points_max_range_m,
+        min_range_m=settings.points_min_range_m if settings.points_range_enable else 0.0,
+        max_range_m=settings.points_max_range_m if settings.points_range_enable else math.inf,
         device=depth.device,
     )
     colors = torch.from_numpy(rgb[picked]).to(depth.device) if settings.points_color else None

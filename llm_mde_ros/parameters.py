@@ -232,11 +232,17 @@ class DepthNodeParameters:
     points_stride: int = _output(
         'points.stride', 'Take every n-th row and column', unit='pixels', limits=(1, 64)
     )
+    points_range_enable: bool = _output(
+        'points.range.enable', 'Points nearer or farther than these limits are left out'
+    )
     points_min_range_m: float = _output(
         'points.min_range_m', 'Nearer points are left out', unit='m', limits=(0.0, 1000.0)
     )
     points_max_range_m: float = _output(
         'points.max_range_m', 'Farther points are left out', unit='m', limits=(0.0, 1000.0)
+    )
+    points_confidence_enable: bool = _output(
+        'points.confidence.enable', 'Points less certain than this limit are left out'
     )
     points_min_confidence: float = _output(
         'points.min_confidence', 'Less certain points are left out', limits=(0.0, 1.0)

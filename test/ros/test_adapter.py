@@ -10,6 +10,7 @@ from sensor_msgs.msg import Image
 
 from llm_mde_core import Camera, DepthEstimator
 from llm_mde_ros.conversions import image_to_depth
+from llm_mde_ros.stats import DepthStats
 from llm_mde_train.adapted_parts import make_adaptable, save_adapter
 from llm_mde_train.few_shot_trainer import FewShotTrainer, Tuning
 from llm_mde_train.samples import Sample
@@ -51,6 +52,8 @@ def test_adapter_lowers_the_error_that_the_node_publishes(
         assert robot.set_parameter('adapter', str(tmp_path / 'room')).successful
         assert robot.transition('configure')
         assert robot.transition('activate')
-        robot.listen('depth/image')
+        robot.listen('depth/image', *(['stats'] if DepthStats else []))
         after = image_to_depth(robot.answer('depth/image', robot.show(rgb, fx=FOCAL_PX)))
+        if DepthStats:
+            assert robot.answer('stats', robot.stamp_ns).adapter == str(tmp_path / 'room')
     assert np.abs(after - TRUE_M).mean() < 0.5 * np.abs(before - TRUE_M).mean()

@@ -237,6 +237,27 @@ def test_no_parameter_is_accepted_and_does_nothing(
 
 
 @pytest.mark.parametrize(
+    ('limit', 'value', 'switch'),
+    [
+        ('points.min_range_m', 19.9, 'points.range.enable'),
+        ('points.min_confidence', 1.0, 'points.confidence.enable'),
+    ],
+)
+def test_a_filter_of_the_cloud_is_switched_off_and_keeps_its_limit(
+    robot: Any, rgb: np.ndarray, limit: str, value: float, switch: str
+):
+    robot.listen('points')
+    usual = robot.answer('points', robot.show(rgb))
+    with (
+        robot.parameter(limit, value, default=SPECS[limit].default),
+        robot.parameter(switch, False, default=True),
+    ):
+        off = robot.answer('points', robot.show(rgb))
+    off.header = usual.header
+    assert off == usual
+
+
+@pytest.mark.parametrize(
     ('name', 'value', 'reason'),
     [
         ('points.stride', 0, 'range'),

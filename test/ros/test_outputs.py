@@ -195,6 +195,22 @@ def test_range_is_the_distance_from_the_camera(header):
     assert np.isnan(points[~inside]).all()
 
 
+@pytest.mark.parametrize(
+    ('switch', 'limit'),
+    [
+        ('points_range_enable', {'points_min_range_m': 3.0, 'points_max_range_m': 7.0}),
+        ('points_confidence_enable', {'points_min_confidence': 0.6}),
+    ],
+)
+def test_a_filter_of_the_cloud_is_switched_off(header, switch, limit):
+    prediction = make_prediction()
+    settings = replace(OPEN, **limit)
+    filtered = outputs(prediction, header, 'points', settings=settings)['points']
+    off = replace(settings, **{switch: False})
+    every = outputs(prediction, header, 'points', settings=off)['points']
+    assert every == outputs(prediction, header, 'points')['points'] != filtered
+
+
 @pytest.mark.parametrize('organized', [True, False])
 def test_points_of_low_confidence_are_left_out(header, organized):
     prediction = make_prediction()
