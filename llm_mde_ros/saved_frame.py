@@ -113,6 +113,7 @@ def _write_npy(path: Path, values: np.ndarray) -> None:
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:
-    stream = BytesIO()
-    YAML(typ='safe').dump(content, stream)
+    stream, yaml = BytesIO(), YAML(typ='safe')
+    yaml.version = (1, 1)  # that of most readers, for which 1e-05 is text
+    yaml.dump(content, stream)
     path.write_bytes(stream.getvalue())
