@@ -92,6 +92,7 @@ class DepthEstimator:
             LLMMDEImageProcessor.from_config(network.config).check_file(source)
             if adapter:
                 network = load_adapter(network, adapter)
+            _check_finite(network, adapter or source)
         except SafetensorError as error:
             raise ValueError(
                 f'the weights of {adapter or source} are damaged ({error}): get them again'
@@ -237,6 +238,17 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if was_enabled:
             logging.enable_progress_bar()
+
+
+def _check_finite(network: LLMMDEForDepthEstimation, source: str | Path) -> None:
+    """Refuse weights that would make every depth unknown, or worse."""
+    weights = network.state_dict().items()
+    bad = [name for name, weight in weights if not weight.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f'the weights of {source} are damaged ({len(bad)} are not finite, {bad[0]} first): '
+            'get them again'
+        )
 
 
 def _check_image(rgb: np.ndarray, camera: Camera) -> None:

@@ -242,10 +242,10 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         name = pretrained_model_name_or_path
         wants_info = kwargs.get('output_loading_info', False)
         kwargs |= {'use_safetensors': True, 'output_loading_info': True}
+        kwargs |= {'ignore_mismatched_sizes': True}  # they are refused here, by name
         model, info = super().from_pretrained(name, *args, **kwargs)
-        wrong = {
-            kind: sorted(info[kind]) for kind in ('missing_keys', 'unexpected_keys') if info[kind]
-        }
+        kinds = ('missing_keys', 'unexpected_keys', 'mismatched_keys')
+        wrong = {kind: sorted(info[kind]) for kind in kinds if info[kind]}
         for part in ('image_mean', 'image_std'):  # normalisation is with the weights, too
             held, said = getattr(model, part).flatten().tolist(), getattr(model.config, part)
             if not all(map(partial(math.isclose, abs_tol=0.002), held, said)):  # of float16
@@ -253,9 +253,12 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         if wrong:
             raise ValueError(f'the weights in {name} do not fit their configuration: {wrong}')
         if model.config.language != 'none':
-            model.tokenizer = AutoTokenizer.from_pretrained(
-                name, trust_remote_code=False, **_hub_options(kwargs)
-            )
+            try:
+                model.tokenizer = AutoTokenizer.from_pretrained(
+                    name, trust_remote_code=False, **_hub_options(kwargs)
+                )
+            except Exception as error:  # tokenizers raises nothing more special
+                raise ValueError(f'the tokenizer in {name} cannot be read: {error}') from error
         return (model, info) if wants_info else model
 
     def save_pretrained(

@@ -1,0 +1,128 @@
+"""The running node and model folders that are no good: it says why, and takes the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import json
+from pathlib import Path
+import pickle
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+import torch
+
+WEIGHTS = 'model.safetensors'
+
+
+class Payload:
+    """What a pickle does when it is loaded."""
+
+    def __init__(self, planted: Path) -> None:
+        self.planted = planted
+
+    def __reduce__(self) -> tuple:
+        return Path.mkdir, (self.planted,)
+
+
+def pickled(folder: Path, name: str) -> None:
+    """Write a pickle that plants a folder when it is loaded."""
+    (folder / name).write_bytes(pickle.dumps({'head.weight': Payload(folder / 'planted')}))
+
+
+def change_config(folder: Path, **values: object) -> None:
+    path = folder / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    weights = load_file(folder / WEIGHTS)
+    change(weights)
+    save_file(weights, folder / WEIGHTS, metadata={'format': 'pt'})
+
+
+def cut(path: Path, part: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+
+
+def index_names_a_pickle(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    pickled(folder, 'pytorch_model.bin')
+    index = {'weight_map': {'head.weight': 'pytorch_model.bin'}}
+    (folder / f'{WEIGHTS}.index.json').write_text(json.dumps(index))
+
+
+def pickle_alone(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    pickled(folder, 'pytorch_model.bin')
+
+
+def spoil(weights: dict[str, torch.Tensor]) -> None:
+    weights['head.out.3.bias'][:] = float('nan')
+
+
+FAULTS = {  # what is done to the folder, and what is said
+    'missing': (shutil.rmtree, 'give a bundled name'),
+    'without weights': (lambda folder: (folder / WEIGHTS).unlink(), 'safetensors'),
+    'weights cut off': (lambda folder: cut(folder / WEIGHTS, 0.5), 'get them again'),
+    'weights of no bytes': (lambda folder: cut(folder / WEIGHTS, 0.0), 'get them again'),
+    'a weight missing': (
+        lambda folder: change_weights(folder, lambda weights: weights.pop('head.norm.bias')),
+        'head.norm.bias',
+    ),
+    'weights of other shapes': (
+        lambda folder: change_config(folder, num_prototypes=11),
+        'mismatched_keys',
+    ),
+    'weights that are no numbers': (lambda folder: change_weights(folder, spoil), 'finite'),
+    'a pickle as weights': (lambda folder: pickled(folder, WEIGHTS), 'get them again'),
+    'a pickle in place of weights': (pickle_alone, 'safetensors'),
+    'a pickle in the index': (index_names_a_pickle, 'only safetensors'),
+    'configuration cut off': (lambda folder: cut(folder / 'config.json', 0.5), 'no JSON'),
+    'of another architecture': (
+        lambda folder: change_config(folder, model_type='bert'),
+        "type 'bert'",
+    ),
+    'a tokenizer cut off': (lambda folder: cut(folder / 'tokenizer.json', 0.5), 'tokenizer'),
+}
+
+
+@pytest.fixture(scope='module')
+def robot(robot_with: Any, tiny_model_dir: Path) -> Iterator[Any]:
+    parameters = {'model': tiny_model_dir, 'device': 'cpu', 'autostart': False}
+    with robot_with(parameters) as robot:
+        yield robot
+
+
+@pytest.fixture(scope='module', autouse=True)
+def serves_in_the_end(robot: Any, tiny_model_dir: Path) -> Iterator[None]:
+    yield
+    assert robot.set_parameter('model', str(tiny_model_dir)).successful
+    assert robot.transition('configure')
+    assert robot.transition('activate')
+    robot.wait_for(lambda: robot.told('model') == 'Loaded.', 'word of it')
+    robot.listen('depth/image')
+    image = robot.answer('depth/image', robot.show(np.zeros((48, 64, 3), np.uint8)))
+    assert image.width == 64
+    assert 'Traceback' not in robot.under_test.text()
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_faulty_model_is_not_served(
+    robot: Any, tiny_model_dir: Path, tmp_path: Path, fault: str
+):
+    spoil_folder, words = FAULTS[fault]
+    folder = tmp_path / 'model'
+    shutil.copytree(tiny_model_dir, folder)
+    spoil_folder(folder)
+    assert robot.set_parameter('model', str(folder)).successful
+    assert not robot.transition('configure')
+    robot.wait_for(lambda: str(folder) in robot.told('model'), 'word of it')
+    assert words in robot.told('model')
+    assert robot.statuses['model'].level == b'\2'
+    assert robot.state() == 'unconfigured'
+    assert not robot.node.get_publishers_info_by_topic('depth/image')
+    assert not (folder / 'planted').exists()
