@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Iterable, Sequence
 import csv
 from pathlib import Path
 from random import Random
+import shutil
 import sys
 import time
 
+from llm_mde_core.estimator import DepthEstimator
+from llm_mde_core.lora import add_lora
 from llm_mde_ros.dds_domain import spinning_node, use_own_domain
 from llm_mde_ros.node_process import NodeProcess
 from llm_mde_ros.soak_accounts import Vitals, table, verdict
@@ -26,63 +30,84 @@ START_S = 300.0
 
 
 def soak(*, seconds: float, seed: int, model: str, out: Path) -> bool:
-    """Run the node and write node.log, vitals.csv and table.md; return whether all bounds hold."""
+    """
+    Run the node and return whether all bounds hold.
+
+    Writes node.log, vitals.csv, faults.csv and table.md.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    adapters = make_adapters(model, out / 'adapters')
     use_own_domain()
-    parameters = {'model': model, 'diagnostics_period_s': DIAGNOSTICS_PERIOD_S}
+    parameters = {
+        'model': model,
+        'diagnostics_period_s': DIAGNOSTICS_PERIOD_S,
+        'save_folder': str(out.absolute() / 'saved'),
+    }
     process = NodeProcess(parameters=parameters, remappings={}, log=out / 'node.log')
     with process, spinning_node('soak') as node:
-        robot = SoakRobot(node, process, Random(seed))
+        robot = SoakRobot(node, process, random=Random(seed), adapters=adapters)
         process.wait_until_active(node, name=NODE, timeout_s=START_S)
+        made: list[tuple[float, str]] = []
         try:
-            faults = make_faults(robot, seconds)
+            make_faults(robot, seconds, made)
         finally:
-            write_vitals(robot.samples, out / 'vitals.csv')
+            write_table(out / 'vitals.csv', Vitals._fields, robot.samples)
+            write_table(out / 'faults.csv', ('second', 'fault'), made)
     rows = verdict(robot.accounts, robot.samples)
-    made = ', '.join(f'{name} {count}' for name, count in sorted(faults.items()))
-    text = f'{seconds / 60:g} minutes, seed {seed}\n\n{table(rows)}\n\nFaults: {made}'
+    counts = sorted(Counter(name for _, name in made).items())
+    faults = ', '.join(f'{name} {count}' for name, count in counts)
+    text = f'{seconds / 60:g} minutes, seed {seed}\n\n{table(rows)}\n\nFaults: {faults}'
     text = '\n'.join([text, *robot.accounts.wrong[:10], *robot.accounts.failed[:10]])
     (out / 'table.md').write_text(f'{text}\n')
     print(text)
     return not any(row.broken for row in rows)
 
 
-def make_faults(robot: SoakRobot, seconds: float) -> Counter[str]:
-    """Send images and make faults at random times; return how many of each."""
+def make_faults(robot: SoakRobot, seconds: float, made: list[tuple[float, str]]) -> None:
+    """Send images and make faults at random times; `made` tells when (s) which."""
     robot.start()
-    faults: Counter[str] = Counter()
     next_fault_s, next_minute = 0.0, 1
     while robot.seconds < seconds:
         if robot.seconds >= 60 * next_minute:
-            print(progress(robot, faults), flush=True)
+            print(progress(robot, len(made)), flush=True)
             next_minute += 1
         if robot.seconds >= next_fault_s:
             fault = robot.random.choices(list(FAULTS), weights=list(FAULTS.values()))[0]
-            faults[fault.__name__] += 1
+            made.append((robot.seconds, fault.__name__))
             fault(robot)
             next_fault_s = robot.seconds + robot.random.expovariate(1 / FAULT_PERIOD_S)
         robot.tick()
     robot.settle()
-    return faults
 
 
-def progress(robot: SoakRobot, faults: Counter[str]) -> str:
+def progress(robot: SoakRobot, faults: int) -> str:
     """Return a line about the run so far."""
     last, accounts = robot.samples[-1], robot.accounts
     return (
         f'{time.strftime("%H:%M:%S")} {last.second / 60:3.0f} min: {accounts.sent} images sent, '
-        f'{len(accounts.answered)} answered, {sum(faults.values())} faults, '
+        f'{len(accounts.answered)} answered, {faults} faults, '
         f'{last.memory_mib:.0f} MiB, {last.threads} threads, '
         f'{last.file_descriptors} file descriptors'
     )
 
 
-def write_vitals(samples: list[Vitals], path: Path) -> None:
-    """Write the samples as a table."""
+def make_adapters(model: str, folder: Path) -> tuple[str, ...]:
+    """Return the folders of none, two good ones and one whose weights are cut off."""
+    good, other, damaged = (folder / name for name in ('good', 'other', 'damaged'))
+    add_lora(DepthEstimator.from_pretrained(model, device='cpu').model).save_pretrained(good)
+    for copy in (other, damaged):
+        shutil.copytree(good, copy, dirs_exist_ok=True)
+    weights = damaged / 'adapter_model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    return '', *(str(made.absolute()) for made in (good, other, damaged))
+
+
+def write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a file of comma-separated values."""
     with path.open('w', newline='') as stream:
         writer = csv.writer(stream)
-        writer.writerow(Vitals._fields)
-        writer.writerows(samples)
+        writer.writerow(names)
+        writer.writerows(rows)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ class Accounts:
 
     good: set[int] = field(default_factory=set)
     bad: set[int] = field(default_factory=set)
-    unheard: int = 0  # sent while the node had no reader, as nobody listened to it
+    unheard: int = 0  # sent while the node received none: off, or nobody listened to it
     answered: set[int] = field(default_factory=set)  # their depth arrived
     wrong: list[str] = field(default_factory=list)  # outputs that should not be
     failed: list[str] = field(default_factory=list)  # requests with a wrong answer
@@ -112,7 +112,7 @@ def verdict(accounts: Accounts, samples: Sequence[Vitals]) -> list[Row]:
     return [
         Row('good images sent', f'{len(accounts.good)}'),
         Row('bad images sent', f'{len(accounts.bad)}'),
-        Row('sent while nobody listened', f'{accounts.unheard}'),
+        Row('sent while nobody listened or the node was off', f'{accounts.unheard}'),
         _none('lost on the way to the node', accounts.sent - accounts.received),
         *(Row(fate, f'{fates[fate]}') for fate in ('received', *FATES)),
         *(Row(name, f'{fates[name]}') for name in dropped),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import json
 import os
+from pathlib import Path
+import shutil
 import signal
 import time
 from typing import Any
@@ -12,6 +15,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
 
 from llm_mde_ros.bench_listener import listener
 from llm_mde_ros.soak_camera import BAD_CALIBRATIONS, ENCODINGS, HFOV_DEG, SIZES
@@ -158,6 +162,45 @@ def restart(robot: SoakRobot) -> None:
     robot.wait_for_reader()
 
 
+def swap_adapter(robot: SoakRobot) -> None:
+    """Let another adapter serve, while images fly; a damaged one must not."""
+    from llm_mde_msgs.srv import LoadAdapter  # not installed everywhere
+
+    folder = robot.random.choice(robot.adapters)
+    request = LoadAdapter.Request(adapter=folder)
+    answer = robot.call(LoadAdapter, 'load_adapter', request)
+    is_damaged = folder == robot.adapters[-1]
+    robot.expect(answer.success != is_damaged, f'{folder} was judged right ({answer.message})')
+
+
+def off_and_on(robot: SoakRobot) -> None:
+    """Switch the node off for a while."""
+    robot.settle()
+    for is_enabled in (False, True):
+        request = SetBool.Request(data=is_enabled)
+        answer = robot.call(SetBool, 'enable', request, sending=False)
+        robot.expect(answer.success, f'enabled became {is_enabled}')
+        robot.is_enabled = is_enabled
+        robot.wait_for_reader()
+        robot.ticks(robot.random.randint(1, 10))
+
+
+def ask(robot: SoakRobot) -> None:
+    """Ask for facts, or for filters that begin anew."""
+    facts = robot.call(Trigger, 'info', Trigger.Request())
+    robot.expect('parameters' in json.loads(facts.message), 'info told the parameters')
+    answer = robot.call(Trigger, 'reset_filters', Trigger.Request())
+    robot.expect(answer.success, 'filters began anew')
+
+
+def saved_frame(robot: SoakRobot) -> None:
+    """Let a frame be saved, and remove it."""
+    answer = robot.call(Trigger, 'save_frame', Trigger.Request())
+    robot.expect(answer.success, f'a frame was saved ({answer.message})')
+    if answer.success:
+        shutil.rmtree(Path(answer.message))
+
+
 FAULTS: dict[Callable[[SoakRobot], None], float] = {
     bad_images: 6,
     bad_calibration: 3,
@@ -174,4 +217,8 @@ FAULTS: dict[Callable[[SoakRobot], None], float] = {
     nobody_listens: 1,
     killed_listener: 0.5,
     restart: 1,
+    swap_adapter: 2,
+    off_and_on: 1,
+    ask: 1,
+    saved_frame: 1,
 }

@@ -31,12 +31,16 @@ RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 class SoakRobot:
     """All that the node sees; time passes only in its methods, except for what arrives."""
 
-    def __init__(self, node: Node, process: NodeProcess, random: Random) -> None:
+    def __init__(
+        self, node: Node, process: NodeProcess, *, random: Random, adapters: tuple[str, ...]
+    ) -> None:
         self.node, self.process, self.random = node, process, random
+        self.adapters = adapters  # the last one is damaged
         self.camera = SoakCamera(random)
         self.accounts = Accounts()
         self.samples: list[Vitals] = []
         self.transport = 'raw'
+        self.is_enabled = True
         self.offset_ns = 0  # of the stamps, which jump
         self._before: Counter[str] = Counter()  # fates until the node was last activated
         self._start_s = self._due_s = time.monotonic()
@@ -118,7 +122,7 @@ class SoakRobot:
     @property
     def is_heard(self) -> bool:
         """Tell whether the node receives images."""
-        return 'depth/image' in self._listeners
+        return self.is_enabled and 'depth/image' in self._listeners
 
     def publish_calibration(
         self, spoil_info: Callable[[CameraInfo], None] = lambda info: None
