@@ -46,6 +46,16 @@ def test_shape_and_lens_are_those_of_inference(config):
         assert 0.97 < zoom < 1.03 * np.exp(LARGEST_ZOOM)
 
 
+def test_a_large_camera_is_shrunk_once_and_its_lens_stays_right(config):
+    shot = plain_sample(2.0, width=640, height=480)
+    source = batches([shot], [], config)
+    kept, fit = source.shots[0]
+    assert kept.rgb.shape[:2] == kept.depth_m.shape == (2 * fit.height, 2 * fit.width)
+    own_px = shot.camera.resized(width=fit.width, height=fit.height).focal_px
+    for focal_px in source.next().focal_px.tolist():
+        assert 0.97 < focal_px / own_px < 1.03 * np.exp(LARGEST_ZOOM)
+
+
 def test_depth_out_of_range_teaches_nothing(config):
     batch = batches([plain_sample(5.0, max_depth_m=4.0)], [], config).next()
     assert batch.depth_m.isnan().all()

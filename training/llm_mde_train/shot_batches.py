@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 
 from llm_mde_core import Camera, LLMMDEConfig
@@ -12,6 +15,7 @@ from llm_mde_train.samples import Sample
 
 LARGEST_ZOOM = 0.15  # of the logarithm of the focal length
 CHANGED_LIGHT = 0.5  # part of the images; the others are shown as the camera took them
+DENSITY = 2.0  # pixels that are kept for each of the network's, along each side
 
 
 class ShotBatches:
@@ -32,10 +36,11 @@ class ShotBatches:
         replay_per_batch: int,
         seed: int,
     ) -> None:
-        self.shots = shots
-        self.replay = replay
         self.processor = LLMMDEImageProcessor.from_config(config)
         self.canonical_focal_px = config.canonical_focal_px
+        fits = [self._fit(shot.camera) for shot in shots]
+        self.shots = [(_shrunk(shot, fit), fit) for shot, fit in zip(shots, fits, strict=True)]
+        self.replay = replay
         self.shots_per_batch = shots_per_batch
         self.replay_per_batch = replay_per_batch if replay else 0
         self._rng = np.random.default_rng(seed)
@@ -44,10 +49,9 @@ class ShotBatches:
     def next(self) -> Batch:
         """Draw a batch of one shape, that of a random one of its shots."""
         shots = [self._next_shot() for _ in range(self.shots_per_batch)]
-        fit = self._fit(shots[0].camera)
+        fit = shots[0][1]
         images = []
-        for shot in shots:
-            seen = self._fit(shot.camera)
+        for shot, seen in shots:
             focal_px = shot.camera.resized(width=seen.width, height=seen.height).focal_px
             zoom = np.exp(self._rng.uniform(0.0, LARGEST_ZOOM))
             images.append(self._draw(shot, fit, focal_px=focal_px * zoom))
@@ -57,7 +61,7 @@ class ShotBatches:
             images.append(self._draw(room, fit, focal_px=self.canonical_focal_px * lens))
         return collate(images)
 
-    def _next_shot(self) -> Sample:
+    def _next_shot(self) -> tuple[Sample, Fit]:
         if not self._waiting:
             self._waiting = self._rng.permutation(len(self.shots)).tolist()
         return self.shots[self._waiting.pop()]
@@ -81,3 +85,17 @@ class ShotBatches:
         if self._rng.random() < CHANGED_LIGHT:
             rgb = change_light(rgb, self._rng)
         return rgb, known, result_px
+
+
+def _shrunk(shot: Sample, fit: Fit) -> Sample:
+    """Drop most of what the network would not see, once: every batch costs less."""
+    width, height = round(DENSITY * fit.width), round(DENSITY * fit.height)
+    if width >= shot.camera.width or height >= shot.camera.height:
+        return shot
+    size = (width, height)
+    return replace(
+        shot,
+        rgb=cv2.resize(shot.rgb, size, interpolation=cv2.INTER_AREA),
+        depth_m=cv2.resize(shot.depth_m, size, interpolation=cv2.INTER_NEAREST_EXACT),
+        camera=shot.camera.resized(width=width, height=height),
+    )
