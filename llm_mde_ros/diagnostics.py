@@ -11,10 +11,10 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from llm_mde_ros.frame_counters import FrameCounters, rate_hz, recent
 from llm_mde_ros.frame_times import PERCENTILES, usual_ms
 from llm_mde_ros.live_accuracy import LiveAccuracy
+from llm_mde_ros.overload import ENOUGH, is_overloaded, overload_sentence
 from llm_mde_ros.process_memory import memory_mb
 
 NO_IMAGE_AFTER_S = 2.0
-ENOUGH = 0.9  # of a rate
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def output_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[b
             'Nobody listens: subscribe to an output, see that names and namespaces are the same, '
             'or deactivate the node.',
         )
-    if is_overloaded(situation, counters):
-        return DiagnosticStatus.WARN, _overload_sentence(counters)
+    if is_overloaded(counters, target_hz=_target_hz(situation, counters)):
+        return DiagnosticStatus.WARN, overload_sentence(counters)
     return DiagnosticStatus.OK, f'Publishes {", ".join(listened)}.'
 
 
@@ -144,42 +144,6 @@ def model_verdict(situation: NodeSituation) -> tuple[bytes, str]:
     return level, ' '.join(warnings) or situation.model_loading or state
 
 
-def is_overloaded(situation: NodeSituation, counters: FrameCounters) -> bool:
-    """Tell whether so many images are skipped that depth comes less often than it shall."""
-    received, skipped = (
-        len(recent(times_s)) for times_s in (counters.received_at_s, counters.skipped_at_s)
-    )
-    too_slow = rate_hz(counters.published_at_s) < ENOUGH * _target_hz(situation, counters)
-    return too_slow and skipped > (1 - ENOUGH) * received
-
-
-def _overload_sentence(counters: FrameCounters) -> str:
-    """Say how much is lost, and what helps most."""
-    median_ms = {name: values[0] for name, values in usual_ms(counters.times).items()}
-    making_ms = median_ms['outputs'] + median_ms['publish']
-    if making_ms > median_ms['network']:
-        advice = (
-            f'the outputs take {making_ms:.0f} ms: raise points.stride, set points.max_rate_hz, '
-            'or subscribe to less'
-        )
-    else:
-        advice = (
-            f'the network takes {median_ms["network"]:.0f} ms: take a smaller or an exported '
-            'model, or a GPU'
-        )
-    return (
-        f'Overload: depth at {rate_hz(counters.published_at_s):.1f} Hz of images at '
-        f'{rate_hz(counters.received_at_s):.1f} Hz; {advice}. If that is often enough, say so '
-        'in max_rate_hz or target_rate_hz.'
-    )
-
-
-def _target_hz(situation: NodeSituation, counters: FrameCounters) -> float:
-    """Return how often depth shall come: as asked for, or as images come."""
-    target_hz = situation.target_rate_hz or rate_hz(counters.received_at_s)
-    return min(target_hz, situation.max_rate_hz or target_hz)
-
-
 def image_age_s(counters: FrameCounters) -> float | None:
     """Seconds since the last image arrived; None before the first."""
     times_s = tuple(counters.received_at_s)
@@ -192,6 +156,12 @@ def _silent_s(situation: NodeSituation, counters: FrameCounters) -> float:
     if since_s is None:
         return 0.0
     return time.monotonic() - max([since_s, *tuple(counters.received_at_s)[-1:]])
+
+
+def _target_hz(situation: NodeSituation, counters: FrameCounters) -> float:
+    """Return how often depth shall come: as asked for, or as images come."""
+    target_hz = situation.target_rate_hz or rate_hz(counters.received_at_s)
+    return min(target_hz, situation.max_rate_hz or target_hz)
 
 
 def _input_values(situation: NodeSituation, counters: FrameCounters) -> dict[str, object]:

@@ -83,7 +83,8 @@ OUTPUTS = (
         'stats',
         DepthStats,
         'llm_mde_msgs/DepthStats',
-        'Stage times, depth range and prompt of the frame; needs the messages of msg/',
+        'What made the frame, how long it took and how far it can be trusted; needs the messages '
+        'of msg/',
     ),
 )
 
