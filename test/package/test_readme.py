@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llm_mde_core.model_files import find_model
-from llm_mde_ros.interface import parameters_markdown, topics_markdown
+from llm_mde_ros.interface import parameters_markdown, services_markdown, topics_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / 'README.md').read_text()
@@ -21,7 +21,12 @@ def code_blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ('name', 'table'), [('topics', topics_markdown()), ('parameters', parameters_markdown())]
+    ('name', 'table'),
+    [
+        ('topics', topics_markdown()),
+        ('services', services_markdown()),
+        ('parameters', parameters_markdown()),
+    ],
 )
 def test_tables_are_the_generated_ones(name: str, table: str) -> None:
     assert table in README, f'paste the output of: python -m llm_mde_ros.interface {name}'
