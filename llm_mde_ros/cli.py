@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+import errno
 import json
 from pathlib import Path
 import signal
@@ -26,6 +27,7 @@ app = typer.Typer(help='Metric depth from one camera.', no_args_is_help=True, ad
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 DEFAULT_HFOV_DEG = 60.0
 INTERRUPTED = 130
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Model = Annotated[str, typer.Option(help='Bundled name, folder, or owner/name@commit.')]
 Adapter = Annotated[str, typer.Option(help='Folder of a peft adapter.')]
@@ -367,15 +369,17 @@ def progress_bar(unit: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 @contextmanager
-def sentences_for_errors(after_interrupt: str = '') -> Iterator[None]:
+def sentences_for_errors(to_go_on: str = '') -> Iterator[None]:
     """End the command with a sentence instead of a traceback for what users can mend."""
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
         errors.print(f'Error: {error}', style='red')
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            errors.print(to_go_on)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        errors.print(f'Interrupted. {after_interrupt}')
+        errors.print(f'Interrupted. {to_go_on}')
         raise typer.Exit(INTERRUPTED) from None
 
 
