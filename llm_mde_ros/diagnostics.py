@@ -91,11 +91,13 @@ def input_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[by
             f'No image on {situation.image_topic} for {silent_s:.1f} s: is the camera alive, and '
             'does the link carry its images?',
         )
+    is_any_good = counters.published > counters.published_before
+    if counters.dropped_in_a_row and not is_any_good:
+        in_a_row = counters.dropped_in_a_row
+        return DiagnosticStatus.ERROR, f'{in_a_row} images dropped in a row: {counters.last_drop}'
     dropped = counters.dropped_total - counters.dropped_before
     if dropped:
-        is_alone = counters.published == counters.published_before
-        level = DiagnosticStatus.ERROR if is_alone else DiagnosticStatus.WARN
-        return level, f'{dropped} images dropped: {counters.last_drop}'
+        return DiagnosticStatus.WARN, f'{dropped} images dropped: {counters.last_drop}'
     if situation.camera_warning:
         return DiagnosticStatus.WARN, situation.camera_warning
     received_hz, target_hz = rate_hz(counters.received_at_s), situation.target_rate_hz

@@ -33,6 +33,7 @@ class FrameCounters:
     time_jumps: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # by stage
     dropped_before: int = 0  # at the last report
+    dropped_in_a_row: int = 0  # since the last one that was published
     last_drop: str = ''
     published_of: Counter[str] = field(default_factory=Counter)  # by topic
     received_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
@@ -58,12 +59,14 @@ class FrameCounters:
     def count_published(self, times: FrameTimes) -> None:
         """Count a frame whose outputs went out."""
         self.published += 1
+        self.dropped_in_a_row = 0
         self.published_at_s.append(time.monotonic())
         self.times.append(times)
 
     def count_dropped(self, stage: str, sentence: str) -> None:
         """Count a frame that could not be used."""
         self.dropped[stage] += 1
+        self.dropped_in_a_row += 1
         self.last_drop = sentence
 
     @property

@@ -28,10 +28,14 @@ GOOD = NodeSituation(
 def counters() -> FrameCounters:
     counters = FrameCounters()
     counters.count_received(Frame(Image(), received_s=time.monotonic()))
+    publish(counters)
+    return counters
+
+
+def publish(counters: FrameCounters) -> None:
     times = FrameTimes(time.monotonic() - 0.02)
     times.end_all(dict.fromkeys(STAGES, 0.002) | {'network': 0.01})
     counters.count_published(times)
-    return counters
 
 
 def statuses(situation: NodeSituation, counters: FrameCounters) -> dict[str, DiagnosticStatus]:
@@ -158,20 +162,27 @@ def test_memory_of_the_process_is_told(counters):
     del ballast
 
 
-def test_drops_are_told_once_and_counted_for_ever(counters):
+def test_drops_among_good_images_are_told_once_and_counted_for_ever(counters):
     counters.count_dropped('image', 'Broken.')
     status = statuses(GOOD, counters)['depth: input']
     assert (status.level, status.message) == (WARN, '1 images dropped: Broken.')
+    publish(counters)
     counters.mark_reported()
     status = statuses(GOOD, counters)['depth: input']
     assert status.level == OK
     assert ('dropped: image', '1') in [(v.key, v.value) for v in status.values]
 
 
-def test_drops_alone_are_an_error(counters):
+def test_drops_alone_are_an_error_until_a_good_image_comes(counters):
     counters.mark_reported()
-    counters.count_dropped('image', 'Broken.')
-    assert statuses(GOOD, counters)['depth: input'].level == ERROR
+    for _ in range(3):
+        counters.count_dropped('image', 'Broken.')
+    for _ in range(2):
+        status = statuses(GOOD, counters)['depth: input']
+        assert (status.level, status.message) == (ERROR, '3 images dropped in a row: Broken.')
+        counters.mark_reported()
+    publish(counters)
+    assert statuses(GOOD, counters)['depth: input'].level == OK
 
 
 def test_publish_errors_are_told_once_and_counted_for_ever(counters):
