@@ -1,4 +1,4 @@
-"""Depth -> points in the layout of a PointCloud2: few passes of torch, on the device of depth."""
+"""Depth -> points: few passes of torch, on the device of depth."""
 
 from __future__ import annotations
 
@@ -47,18 +47,11 @@ def limit_depth(
     return (depth / inside).mul_(inside).abs_()  # 0.0: infinity, then NaN, then without its sign
 
 
-def pack_points(
-    depth: torch.Tensor,
-    rays: PixelRays,
-    *,
-    rgb: torch.Tensor | None = None,
-    out: torch.Tensor | None = None,
-) -> torch.Tensor:
+def project(depth: torch.Tensor, rays: PixelRays) -> torch.Tensor:
     """
-    Return metres x, y, z of every pixel and its colour as PCL packs it: float32 (H, W, 3 or 4).
+    Return metres x, y and z of every pixel, one after the other: float32 (3, H, W).
 
-    depth: float32 (H, W) metres along z. rgb: uint8 (H, W, 3), on the device of depth and rays.
-    out: where to write it, on any device. x, y and z are NaN where depth is unknown or not
+    depth: float32 (H, W) metres along z, on the device of rays. NaN where depth is unknown or not
     positive, the pixel has no ray, or the point is nearer or farther than rays allow.
     """
     if depth.shape != rays.min_depth.shape:
@@ -67,21 +60,7 @@ def pack_points(
             f'depth of shape {tuple(depth.shape)} does not belong to a camera of '
             f'{height} rows and {width} columns'
         )
-    if out is not None and out.device == depth.device:
-        points = out
-    else:
-        points = depth.new_empty(*depth.shape, 3 if rgb is None else 4)
-    z = limit_depth(depth, rays.min_depth, rays.max_depth)
-    torch.mul(rays.slopes[0], z, out=points[..., 0])
-    torch.mul(rays.slopes[1], z, out=points[..., 1])
-    points[..., 2] = z
-    if rgb is not None:
-        points[..., 3] = _packed_color(rgb)
-    return points if out is None else out.copy_(points)  # which leaves out itself alone
-
-
-def _packed_color(rgb: torch.Tensor) -> torch.Tensor:
-    """Return the bits 0x00RRGGBB as if they were float32, (H, W)."""
-    red, green, blue = rgb.unbind(dim=-1)
-    packed = blue.to(torch.int32).add_(green, alpha=1 << 8).add_(red, alpha=1 << 16)
-    return packed.view(torch.float32)
+    points = depth.new_empty(3, *depth.shape)
+    points[2] = limit_depth(depth, rays.min_depth, rays.max_depth)
+    torch.mul(rays.slopes, points[2], out=points[:2])
+    return points

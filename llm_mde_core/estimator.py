@@ -112,13 +112,15 @@ class DepthEstimator:
         self._wait()
         prepared = time.perf_counter()
 
+        size = {'height': camera.height, 'width': camera.width}
+        fit = self.processor.fit(**size, focal_px=camera.focal_px)
         with self._autocast():
-            output = self._run(image, camera)
+            output = self._run(image, camera, fit)
         self._wait()
         estimated = time.perf_counter()
         return DepthPrediction(
             depth=output.depth,
-            certainty=output.certainty,
+            read_certainty=lambda: fit.to_image(output.certainty[None], **size)[0],
             stage_s={
                 'preprocess': prepared - start,
                 'network': estimated - prepared,
@@ -169,10 +171,9 @@ class DepthEstimator:
             'license': getattr(config, 'weights_license', 'not stated'),
         }
 
-    def _run(self, image: torch.Tensor, camera: Camera) -> FrameOutput:
+    def _run(self, image: torch.Tensor, camera: Camera, fit: Fit) -> FrameOutput:
         """Compute one frame; the first one of a camera is compiled before."""
         height, width = camera.height, camera.width
-        fit = self.processor.fit(height=height, width=width, focal_px=camera.focal_px)
         focal_px = camera.resized(width=fit.width, height=fit.height).focal_px
         inputs = (
             image,

@@ -1,7 +1,7 @@
 """
 One frame as a function of tensors: what is compiled, exported and measured.
 
-Shapes: H and W pixels of the image, T prompt length.
+Shapes: H and W pixels of the image, Hn and Wn of the network's input, T prompt length.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class FrameOutput(NamedTuple):
     """Depth and what else is said about one image, on the network's device."""
 
     depth: torch.Tensor  # float32 (H, W), metres
-    certainty: torch.Tensor  # float32 (H, W), 0 to 1
+    certainty: torch.Tensor  # float32 (Hn, Wn), 0 to 1; few ask for it on the image's grid
     prompt_ids: torch.Tensor | None  # int64 (T,), -1 where unused; None without language
     depth_class: torch.Tensor | None  # int64 (), index of the class word; None without language
 
@@ -49,11 +49,12 @@ class Frame(nn.Module):
         """
         pixels = self.fit.to_network(rgb.permute(2, 0, 1)[None])
         output = self.model(pixels, focal_px, constants)
-        certainty = confidence_of(output.log_spread, factor=self.spread_factor)
-        size = {'height': self.height, 'width': self.width}
+        depth = self.fit.depth_to_image(
+            output.predicted_depth.float(), height=self.height, width=self.width
+        )
         return FrameOutput(
-            depth=self.fit.depth_to_image(output.predicted_depth.float(), **size)[0],
-            certainty=self.fit.to_image(certainty, **size)[0],
+            depth=depth[0],
+            certainty=confidence_of(output.log_spread, factor=self.spread_factor)[0],
             prompt_ids=None if output.prompt_ids is None else output.prompt_ids[0],
             depth_class=None if output.depth_class is None else output.depth_class[0],
         )

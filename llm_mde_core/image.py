@@ -92,7 +92,8 @@ class Fit:
 
     def depth_to_image(self, depth_m: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
         """Do the same for depth: 1/z is interpolated, so a plane stays one; no overshoot."""
-        return 1.0 / self.to_image(1.0 / depth_m, height=height, width=width)
+        # 1.0 / x would be computed as a reciprocal and a product.
+        return self.to_image(depth_m.reciprocal(), height=height, width=width).reciprocal()
 
 
 class LLMMDEImageProcessor(BaseImageProcessor):

@@ -172,7 +172,7 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         self, canonical_m: torch.Tensor, focal_px: torch.Tensor | None, *, size: torch.Size
     ) -> torch.Tensor:
         """Scale to the real lens and enlarge; 1/z is interpolated, so a plane stays one."""
-        depth = 1.0 / _resize(1.0 / canonical_m, size)[:, 0]
+        depth = _resize(canonical_m.reciprocal(), size)[:, 0].reciprocal()
         if focal_px is not None:
             depth = depth * (focal_px.to(depth) / self.config.canonical_focal_px).view(-1, 1, 1)
         # While training, the bound would take the gradient away from what is too far.

@@ -15,16 +15,21 @@ class DepthPrediction:
     """
     Depth of one image, on the image's own pixel grid and on the network's device.
 
-    `depth_m`, `confidence`, `prompt` and `depth_class` come to the host when they are first read.
+    `certainty` is computed when it is first read; `depth_m`, `confidence`, `prompt` and
+    `depth_class` come to the host then.
     """
 
     depth: torch.Tensor  # float32 (H, W), metres along the optical axis; NaN where unknown
-    # float32 (H, W), 0 to 1: predicted probability of an error below a factor of 1.25
-    certainty: torch.Tensor
+    read_certainty: Callable[[], torch.Tensor]
     # seconds spent in 'preprocess' (image to the device), 'network' (image to depth, resizing
     # included) and 'postprocess' (what is left)
     stage_s: dict[str, float]
     read_prompt: Callable[[], tuple[str, str]] = lambda: ('', '')  # the class word, the sentence
+
+    @cached_property
+    def certainty(self) -> torch.Tensor:
+        """Return the predicted probability of an error below a factor of 1.25: float32 (H, W)."""
+        return self.read_certainty()
 
     @cached_property
     def depth_m(self) -> np.ndarray:

@@ -1,5 +1,8 @@
 """sensor_msgs/PointCloud2 <-> arrays of points, 12 bytes each, or 16 with colour."""
 
+from collections.abc import Sequence
+
+import cv2
 import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
@@ -53,6 +56,19 @@ def packed_points(cloud: PointCloud2) -> np.ndarray:
     x, y, z in metres, NaN where unknown, and the colour as PCL packs it: bits 0x00RRGGBB.
     """
     return np.ndarray((cloud.height, cloud.width, len(cloud.fields)), np.float32, cloud.data)
+
+
+def fill_cloud(cloud: PointCloud2, planes: Sequence[np.ndarray]) -> None:
+    """Put x, y, z and the colour, float32 (H, W) each, into the memory of a cloud."""
+    if planes[0].size:
+        # OpenCV interleaves four times as fast as strided copies of torch or NumPy.
+        cv2.merge(planes, packed_points(cloud))
+
+
+def packed_color(rgb: np.ndarray) -> np.ndarray:
+    """Pack uint8 (H, W, 3) RGB as PCL does: float32 (H, W) of the bits 0x00RRGGBB."""
+    bgra = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2BGRA)
+    return (bgra.view('<u4')[..., 0] & np.uint32(0xFFFFFF)).view(np.float32)
 
 
 def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:

@@ -11,15 +11,16 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 import torch
 
-from llm_mde_core.cloud import limit_depth, pack_points, pixel_rays
+from llm_mde_core.cloud import limit_depth, pixel_rays, project
 from llm_mde_core.geometry import Camera
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.conversions import (
     camera_to_info,
     depth_to_image,
     empty_cloud,
+    fill_cloud,
     mono_to_image,
-    packed_points,
+    packed_color,
     preview_to_image,
 )
 
@@ -103,7 +104,7 @@ def make_outputs(
     if 'confidence' in wanted:
         messages['confidence'] = mono_to_image(prediction.confidence, header)
     if 'points' in wanted:
-        messages['points'] = _cloud(depth, prediction.certainty, rgb, camera, header, settings)
+        messages['points'] = _cloud(depth, prediction, rgb, camera, header, settings)
     return messages
 
 
@@ -125,7 +126,7 @@ def depth_to_preview(depth_m: np.ndarray, settings: OutputSettings) -> np.ndarra
 
 def _cloud(
     depth: torch.Tensor,
-    certainty: torch.Tensor,
+    prediction: DepthPrediction,
     rgb: np.ndarray,
     camera: Camera,
     header: Header,
@@ -134,7 +135,7 @@ def _cloud(
     picked = np.s_[:: settings.points_stride, :: settings.points_stride]
     depth = depth[picked]
     if settings.points_confidence_enable and settings.points_min_confidence > 0:
-        certain = certainty[picked] >= settings.points_min_confidence
+        certain = prediction.certainty[picked] >= settings.points_min_confidence
         depth = torch.where(certain, depth, torch.nan)
     rays = pixel_rays(
         camera.strided(settings.points_stride),
@@ -142,16 +143,19 @@ def _cloud(
         max_range_m=settings.points_max_range_m if settings.points_range_enable else math.inf,
         device=depth.device,
     )
-    colors = torch.from_numpy(rgb[picked]).to(depth.device) if settings.points_color else None
-    if settings.points_organized:
-        height, width = depth.shape
-        cloud = empty_cloud(height, width, header, color=settings.points_color)
-        pack_points(depth, rays, rgb=colors, out=torch.from_numpy(packed_points(cloud)))
-        return cloud
-    points = pack_points(depth, rays, rgb=colors).cpu().flatten(end_dim=1).numpy()
-    known = np.flatnonzero(np.isfinite(points[:, 2]))
-    cloud = empty_cloud(1, known.size, header, color=settings.points_color, is_dense=True)
-    points.take(known, axis=0, out=packed_points(cloud)[0])
+    planes = [*project(depth, rays).cpu().numpy()]
+    if settings.points_color:
+        planes.append(packed_color(rgb)[picked])  # picking 3 bytes at a time is slow
+    if not settings.points_organized:
+        known = np.isfinite(planes[2])
+        planes = [plane[known][None] for plane in planes]
+    cloud = empty_cloud(
+        *planes[0].shape,
+        header,
+        color=settings.points_color,
+        is_dense=not settings.points_organized,
+    )
+    fill_cloud(cloud, planes)
     return cloud
 
 

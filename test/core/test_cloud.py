@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from llm_mde_core.cloud import limit_depth, pack_points, pixel_rays
+from llm_mde_core.cloud import limit_depth, pixel_rays, project
 from llm_mde_core.geometry import Camera, back_project
 
 CAMERA = Camera(9, 6, fx=10.0, fy=11.0, cx=4.25, cy=2.75)
 DEPTH = torch.rand(6, 9, generator=torch.Generator().manual_seed(1)) * 5 + 1
-RGB = torch.arange(6 * 9 * 3).reshape(6, 9, 3).to(torch.uint8)
 
 
 def rays_of(camera=CAMERA, *, min_range_m=0.0, max_range_m=math.inf):
@@ -23,35 +22,20 @@ RAYS = rays_of()
 def test_points_are_those_of_back_project():
     depth = DEPTH.clone()
     depth[1, 2:6] = torch.tensor([math.nan, math.inf, 0.0, -1.0])
-    points = pack_points(depth, RAYS)
-    np.testing.assert_array_equal(points.numpy(), back_project(depth.numpy(), CAMERA))
-    assert points.isnan().all(dim=-1).sum() == 4
-
-
-def test_colour_is_packed_into_the_bits_that_pcl_reads():
-    points = pack_points(DEPTH, RAYS, rgb=RGB)
-    packed = points[..., 3].contiguous().view(torch.int32)
-    for channel, shift in enumerate((16, 8, 0)):
-        assert torch.equal(packed >> shift & 255, RGB[..., channel].int())
-    assert (packed >> 24 == 0).all()
+    points = project(depth, RAYS)
+    np.testing.assert_array_equal(
+        points.permute(1, 2, 0).numpy(), back_project(depth.numpy(), CAMERA)
+    )
+    assert points.isnan().all(dim=0).sum() == 4
 
 
 def test_range_is_the_distance_from_the_camera():
-    points = pack_points(DEPTH, rays_of(min_range_m=2.0, max_range_m=5.0))
+    points = project(DEPTH, rays_of(min_range_m=2.0, max_range_m=5.0))
     distance = torch.tensor(back_project(DEPTH.numpy(), CAMERA)).norm(dim=-1)
     inside = (distance >= 2) & (distance <= 5)
     assert 0.2 < inside.float().mean() < 0.9
-    assert torch.equal(points.isfinite().all(dim=-1), inside)
-    assert torch.equal(points.isnan().all(dim=-1), ~inside)
-
-
-@pytest.mark.parametrize('rgb', [None, RGB])
-def test_points_are_written_into_the_memory_that_is_given(rgb: torch.Tensor | None):
-    expected = pack_points(DEPTH, RAYS, rgb=rgb)
-    memory = bytearray(expected.nbytes)
-    out = torch.frombuffer(memory, dtype=torch.float32).view(expected.shape)
-    pack_points(DEPTH, RAYS, rgb=rgb, out=out)
-    assert bytes(memory) == expected.numpy().tobytes()
+    assert torch.equal(points.isfinite().all(dim=0), inside)
+    assert torch.equal(points.isnan().all(dim=0), ~inside)
 
 
 def test_a_pixel_without_a_ray_has_no_point():
@@ -59,13 +43,13 @@ def test_a_pixel_without_a_ray_has_no_point():
     rays = rays_of(camera)
     none = rays.slopes.isnan().any(dim=0)
     assert 0 < none.sum() < 54
-    points = pack_points(DEPTH, rays)
-    assert torch.equal(points.isnan().all(dim=-1), none)
+    points = project(DEPTH, rays)
+    assert torch.equal(points.isnan().all(dim=0), none)
 
 
 def test_depth_of_another_size_than_the_camera_is_refused():
     with pytest.raises(ValueError, match=r'\(6, 8\) does not belong to a camera of 6 rows and 9'):
-        pack_points(DEPTH[:, :8], RAYS)
+        project(DEPTH[:, :8], RAYS)
 
 
 @pytest.mark.parametrize('kind', [float, torch.tensor])

@@ -49,7 +49,7 @@ class Estimator:
             raise self.errors.pop()
         seconds = self.seconds[min(self.runs, len(self.seconds) - 1)]
         self.runs += 1
-        return DepthPrediction(self.depth, torch.ones(6, 8), {'network': seconds})
+        return DepthPrediction(self.depth, lambda: torch.ones(6, 8), {'network': seconds})
 
     def on_cpu(self) -> Estimator:
         return Estimator(depth_m=3.0)

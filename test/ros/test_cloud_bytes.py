@@ -86,7 +86,7 @@ def expected_points(
 @pytest.mark.filterwarnings('ignore:(invalid value|overflow) encountered')  # of the reference
 def test_a_cloud_is_the_reference_byte_for_byte(camera: Camera, change: dict):
     depth_m, settings = make_depth(), replace(OutputSettings(), **change)
-    prediction = DepthPrediction(torch.tensor(depth_m), torch.tensor(CONFIDENCE), stage_s={})
+    prediction = DepthPrediction(torch.tensor(depth_m), lambda: torch.tensor(CONFIDENCE), {})
     message = make_outputs(
         prediction, rgb=RGB, camera=camera, header=Header(), wanted=['points'], settings=settings
     )['points']

@@ -7,7 +7,13 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from llm_mde_ros import clouds
-from llm_mde_ros.conversions import cloud_to_points, empty_cloud, packed_points
+from llm_mde_ros.conversions import (
+    cloud_to_points,
+    empty_cloud,
+    fill_cloud,
+    packed_color,
+    packed_points,
+)
 
 RNG = np.random.default_rng(7)
 RGB = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -30,11 +36,10 @@ def make_cloud(points, rgb, header):
     """Return the cloud of points and colours."""
     height, width, _ = points.shape
     cloud = empty_cloud(height, width, header, color=rgb is not None)
-    packed = packed_points(cloud)
-    packed[..., :3] = points
+    planes = [*np.moveaxis(points, -1, 0)]
     if rgb is not None:
-        red, green, blue = np.moveaxis(rgb, -1, 0).astype(np.uint32)
-        packed.view(np.uint32)[..., 3] = red << 16 | green << 8 | blue
+        planes.append(packed_color(rgb))
+    fill_cloud(cloud, planes)
     return cloud
 
 

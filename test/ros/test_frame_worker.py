@@ -35,7 +35,10 @@ class Estimator:
         depth = torch.full(rgb.shape[:2], self.depth_m)
         stages_s = dict.fromkeys(('preprocess', 'network', 'postprocess'), 0.001)
         return DepthPrediction(
-            depth, torch.ones_like(depth), stages_s, read_prompt=lambda: ('near', 'A wall.')
+            depth,
+            lambda: torch.ones_like(depth),
+            stages_s,
+            read_prompt=lambda: ('near', 'A wall.'),
         )
 
 

@@ -46,7 +46,9 @@ def make_prediction():
     depth_m[3, 4] = np.nan
     confidence = RNG.uniform(0, 1, (HEIGHT, WIDTH)).astype(np.float32)
     return DepthPrediction(
-        depth=torch.from_numpy(depth_m), certainty=torch.from_numpy(confidence), stage_s={}
+        depth=torch.from_numpy(depth_m),
+        read_certainty=lambda: torch.from_numpy(confidence),
+        stage_s={},
     )
 
 
@@ -78,7 +80,7 @@ def test_only_what_is_wanted_is_made(header, topic):
 @pytest.mark.parametrize(
     ('topics', 'unused'),
     [
-        (['depth/image', 'depth/preview', 'depth/camera_info'], 'certainty'),
+        (['depth/image', 'depth/preview', 'points'], 'read_certainty'),
         (['confidence', 'depth/camera_info'], 'depth'),
     ],
 )

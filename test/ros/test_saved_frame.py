@@ -30,7 +30,9 @@ def frame_of(depth_m: np.ndarray) -> WorkedFrame:
     rng = np.random.default_rng(0)  # noise, which a PNG cannot make smaller
     return WorkedFrame(
         rgb=rng.integers(0, 256, (height, width, 3), np.uint8),
-        prediction=DepthPrediction(torch.from_numpy(depth_m), torch.ones(height, width), {}),
+        prediction=DepthPrediction(
+            torch.from_numpy(depth_m), lambda: torch.ones(height, width), {}
+        ),
         camera=Camera.from_hfov(width=width, height=height, hfov_deg=60.0),
         source_info=None,
         header=header,
