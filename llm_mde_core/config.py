@@ -16,6 +16,17 @@ from transformers import (
 
 LANGUAGE_CHOICES = ('pretrained', 'random', 'none')
 PROMPT_CHOICES = ('adaptive', 'fixed', 'shuffled')
+SIZES = (
+    'num_prototypes',
+    'reprogramming_heads',
+    'reprogramming_head_dim',
+    'bottleneck_dim',
+    'head_dim',
+)
+# No network has more; a damaged number shall not make this machine build one for hours.
+MAX_SIZE = 2**20
+MAX_LAYERS = 1000
+MAX_IMAGE_SIZE = 8192
 
 
 class LLMMDEConfig(PretrainedConfig):
@@ -109,6 +120,14 @@ class LLMMDEConfig(PretrainedConfig):
         self._check()
 
     def _check(self) -> None:
+        for name in SIZES:
+            _check_whole(name, getattr(self, name))
+        for number in (*self.stem_channels, *self.vision_levels):
+            _check_whole('stem_channels and vision_levels', number)
+        for part in ('vision', 'language'):
+            _check_whole(f'lora_{part}_rank', getattr(self, f'lora_{part}_rank'), least=0)
+            layers = getattr(self, f'{part}_config').num_hidden_layers
+            _check_whole(f'num_hidden_layers of {part}', layers, most=MAX_LAYERS)
         if self.language not in LANGUAGE_CHOICES:
             raise ValueError(f'language must be one of {LANGUAGE_CHOICES}, not {self.language!r}')
         if self.prompt not in PROMPT_CHOICES:
@@ -122,8 +141,7 @@ class LLMMDEConfig(PretrainedConfig):
             raise ValueError(f'spread_factor must be positive, not {self.spread_factor}')
         if not 0.0 < self.canonical_focal_px < math.inf:
             raise ValueError(f'canonical_focal_px must be positive, not {self.canonical_focal_px}')
-        if self.image_size < 1:
-            raise ValueError(f'image_size must be positive, not {self.image_size}')
+        _check_whole('image_size', self.image_size, most=MAX_IMAGE_SIZE)
         if len(self.image_mean) != 3 or not all(map(math.isfinite, self.image_mean)):
             raise ValueError(f'image_mean must be three numbers, not {self.image_mean}')
         if len(self.image_std) != 3 or not all(0.0 < std < math.inf for std in self.image_std):
@@ -150,6 +168,11 @@ class LLMMDEConfig(PretrainedConfig):
         if name not in PRESETS:
             raise ValueError(f'unknown preset {name!r}: choose one of {sorted(PRESETS)}')
         return cls(**(PRESETS[name]() | overrides))
+
+
+def _check_whole(name: str, value: Any, *, least: int = 1, most: int = MAX_SIZE) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f'{name} must be a whole number from {least} to {most}, not {value!r}')
 
 
 def _sub_config(

@@ -93,9 +93,16 @@ class DepthEstimator:
             if adapter:
                 network = load_adapter(network, adapter)
             _check_finite(network, adapter or source)
+        except (OSError, ValueError):
+            raise
         except SafetensorError as error:
             raise ValueError(
                 f'the weights of {adapter or source} are damaged ({error}): get them again'
+            ) from error
+        except Exception as error:  # transformers and peft check little of what they read
+            raise ValueError(
+                f'{adapter or source} cannot be read, it is damaged or of other versions '
+                f'({type(error).__name__}: {error})'
             ) from error
         return cls(network, name=str(model), device=device, precision=precision, compile=compile)
 

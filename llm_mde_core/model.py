@@ -39,6 +39,8 @@ from llm_mde_core.prompt import AdaptivePrompt, tokenize_prompt
 from llm_mde_core.reprogramming import Bottleneck, Reprogramming
 from llm_mde_core.vision import VisionEncoder
 
+HARMLESS = 2**26  # numbers of a network that any machine can hold
+
 
 @dataclass
 class LLMMDEOutput(ModelOutput):
@@ -243,6 +245,8 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         wants_info = kwargs.get('output_loading_info', False)
         kwargs |= {'use_safetensors': True, 'output_loading_info': True}
         kwargs |= {'ignore_mismatched_sizes': True}  # they are refused here, by name
+        if Path(name).is_dir():
+            cls._check_bytes(Path(name))
         model, info = super().from_pretrained(name, *args, **kwargs)
         kinds = ('missing_keys', 'unexpected_keys', 'mismatched_keys')
         wrong = {kind: sorted(info[kind]) for kind in kinds if info[kind]}
@@ -253,6 +257,7 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         if wrong:
             raise ValueError(f'the weights in {name} do not fit their configuration: {wrong}')
         if model.config.language != 'none':
+            model.prompt.check_tokens(vocabulary=len(model.language.word_embeddings))
             try:
                 model.tokenizer = AutoTokenizer.from_pretrained(
                     name, trust_remote_code=False, **_hub_options(kwargs)
@@ -260,6 +265,19 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
             except Exception as error:  # tokenizers raises nothing more special
                 raise ValueError(f'the tokenizer in {name} cannot be read: {error}') from error
         return (model, info) if wants_info else model
+
+    @classmethod
+    def _check_bytes(cls, folder: Path) -> None:
+        """Refuse a configuration of more numbers than weights before memory is taken for it."""
+        with torch.device('meta'):
+            described = cls(LLMMDEConfig.from_pretrained(folder)).state_dict()
+        numbers = sum(weight.numel() for weight in described.values())
+        held = sum(path.stat().st_size for path in folder.glob('*.safetensors'))
+        if numbers > max(held, HARMLESS):
+            raise ValueError(
+                f'{folder / "config.json"} describes a network of {numbers} numbers, its weights '
+                f'have {held} bytes: they do not fit their configuration'
+            )
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any

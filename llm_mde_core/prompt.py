@@ -45,6 +45,7 @@ LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 FIXED_PERCENT = 50
 FIXED_CLASS = CLASS_WORDS.index('not in distance')
 CLASS_TEMPERATURE = 0.1
+MAX_PROMPT = 4096  # tokens
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class AdaptivePrompt(nn.Module):
                 'LLMMDEForDepthEstimation.create, which tokenises the prompt'
             )
         layout = config.prompt_layout
+        _check_layout(layout)
         self.mode = config.prompt
         self.patch_px = config.patch_px
         self.slot_starts: dict[str, int] = layout['slot_starts']
@@ -106,6 +108,14 @@ class AdaptivePrompt(nn.Module):
         if self.mode == 'shuffled':
             generator = torch.Generator().manual_seed(0)
             self.order.copy_(torch.randperm(len(tokens.ids), generator=generator))
+
+    def check_tokens(self, *, vocabulary: int) -> None:
+        """Raise ValueError when the tables, which are read with the weights, name no words."""
+        tables = {'ids': self.ids, 'numbers': self.numbers, 'classes': self.classes}
+        if any(table.amin() < -1 or table.amax() >= vocabulary for table in tables.values()):
+            raise ValueError(f'the tokens of the prompt are not among the {vocabulary} words')
+        if not torch.equal(self.order.sort().values, torch.arange(len(self.ids))):
+            raise ValueError('the order of the prompt is no order of its places')
 
     def forward(
         self,
@@ -193,6 +203,18 @@ class AdaptivePrompt(nn.Module):
         change = torch.zeros_like(embeddings)
         change[:, start : start + words.shape[1]] = soft - soft.detach()
         return embeddings + change
+
+
+def _check_layout(layout: Any) -> None:
+    try:
+        starts = layout['slot_starts']
+        ends = [starts[slot] + layout['number_length'] for slot in NUMBER_SLOTS]
+        ends.append(starts['depth_class'] + layout['class_length'])
+        is_sound = min(starts.values()) >= 0 and max(ends) <= layout['length'] <= MAX_PROMPT
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f'the prompt_layout {layout!r} is none: {error}') from error
+    if not is_sound:
+        raise ValueError(f'the prompt_layout {layout!r} has slots outside of the prompt')
 
 
 def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, *, dataset: str) -> PromptTokens:

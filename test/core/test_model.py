@@ -345,7 +345,7 @@ def test_the_paper_preset_runs_at_full_size(tokenizer: PreTrainedTokenizerBase) 
         ({'max_depth_m': math.inf}, 'not 0.1 to inf'),
         ({'canonical_focal_px': 0.0}, 'canonical_focal_px must be positive'),
         ({'canonical_focal_px': math.nan}, 'canonical_focal_px must be positive, not nan'),
-        ({'image_size': 0}, 'image_size must be positive, not 0'),
+        ({'image_size': 0}, 'image_size must be a whole number from 1 to 8192, not 0'),
         ({'image_mean': (0.5, 0.5)}, 'image_mean must be three numbers'),
         ({'image_std': (0.5, 0.5, 0.0)}, 'image_std must be three positive numbers'),
         ({'spread_factor': 0.0}, 'spread_factor must be positive, not 0.0'),
