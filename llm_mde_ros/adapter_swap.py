@@ -28,7 +28,8 @@ MAX_RUNS = 15  # before it is too slow: the machine may have been busy
 MAX_SLOWDOWN = 2.0
 PAUSE_S = 0.01  # between two runs, so that a frame that waits gets its turn
 ROUNDING = 1.001
-BLOCKS = (6, 8)  # rows and columns of the test image
+BLOCKS = (6, 8)  # rows and columns of a test image
+PLAIN = (0, 255)  # grey of the first test images: a covered lens, and a lamp
 EXPECTED_ERRORS = (OSError, ValueError, RuntimeError)  # RuntimeError: torch, out of memory
 
 
@@ -110,9 +111,9 @@ def compare(
     candidate: DepthEstimator, serving: DepthEstimator, *, request: Request, turn: threading.Lock
 ) -> None:
     """Raise ValueError unless the candidate passes the self-test beside what serves."""
-    rgb = self_test_image(request.camera)
     new_s, old_s = [], []
     for runs in range(1 + MAX_RUNS):  # the first ones, not counted, prepare for the camera
+        rgb = self_test_image(request.camera, number=runs)
         for estimator, taken_s in ((candidate, new_s), (serving, old_s)):
             if request.withdrawn.is_set():
                 return
@@ -130,10 +131,12 @@ def compare(
     )
 
 
-def self_test_image(camera: Camera) -> np.ndarray:
-    """Return blocks of random colours, always the same ones: uint8 (H, W, 3) RGB."""
+def self_test_image(camera: Camera, *, number: int) -> np.ndarray:
+    """Return black, white, or blocks of random colours, the same each time: uint8 (H, W, 3)."""
     rows, columns = BLOCKS
-    blocks = np.random.default_rng(0).integers(0, 256, (rows, columns, 3), np.uint8)
+    blocks = np.random.default_rng(number).integers(0, 256, (rows, columns, 3), np.uint8)
+    if number < len(PLAIN):
+        blocks[:] = PLAIN[number]
     row = np.arange(camera.height) * rows // camera.height
     column = np.arange(camera.width) * columns // camera.width
     return blocks[row][:, column]

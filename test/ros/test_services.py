@@ -22,12 +22,14 @@ from llm_mde_ros.topics import LoadAdapter
 needs_messages = pytest.mark.skipif(LoadAdapter is None, reason='llm_mde_msgs is not installed')
 
 
-def write_adapter(model: Path, out: Path, *, push: float) -> Path:
-    """Write an adapter that pushes all depths up or down: those of a network that learnt so."""
+def write_adapter(model: Path, out: Path, *, push: float = 0.0, blow_up: float = 1.0) -> Path:
+    """Write an adapter that pushes all depths up or down, or overflows on the way to them."""
     network = add_lora(LLMMDEForDepthEstimation.from_pretrained(model))
     head = network.get_base_model().head.modules_to_save['default']
     with torch.no_grad():
         head.out[3].bias[0] += push
+        head.out[1].weight *= blow_up
+        head.out[3].weight *= blow_up
     network.save_pretrained(out)
     return out
 
@@ -42,7 +44,7 @@ def adapters(folder: Path, tiny_model_dir: Path) -> Path:
     """Return the only folder that the node may take adapters from."""
     allowed = folder / 'adapters'
     near = write_adapter(tiny_model_dir, allowed / 'near', push=-1.0)
-    write_adapter(tiny_model_dir, allowed / 'broken', push=float('nan'))
+    write_adapter(tiny_model_dir, allowed / 'broken', blow_up=1e38)
     shutil.copytree(near, allowed / 'cut')
     weights = allowed / 'cut' / 'adapter_model.safetensors'
     weights.write_bytes(weights.read_bytes()[:-100])
