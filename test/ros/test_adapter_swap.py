@@ -190,6 +190,15 @@ def test_a_test_that_is_withdrawn_ends_at_once(bench: Bench):
     assert new.runs == 1
 
 
+def test_the_test_images_are_black_white_and_coloured():
+    images = [adapter_swap.self_test_image(CAMERA, number=number) for number in range(4)]
+    assert {(image.shape, image.dtype) for image in images} == {((6, 8, 3), np.dtype('uint8'))}
+    assert images[0].max() == 0
+    assert images[1].min() == 255
+    assert len(np.unique(images[2].reshape(-1, 3), axis=0)) == 48
+    assert not np.array_equal(images[2], images[3])
+
+
 # Out of memory
 
 

@@ -171,11 +171,12 @@ def test_the_node_goes_on_while_an_adapter_is_loaded_and_whatever_happens_to_it(
     load.go_on.clear()
     assert robot.set_parameter('adapter', '').successful
     robot.wait_for(load.begun.is_set, 'load')
+    back = robot.set_parameter('adapter', 'first')  # what serves, but not for long
+    assert 'The model without an adapter is being loaded' in back.reason
     assert robot.transition('deactivate')  # which does not end it
     assert adapter() == ''
     load.go_on.set()
-    robot.wait_for(lambda: robot.told('model') == 'Loaded.', 'end of the load')
-    assert robot.values('model')['adapter'] == 'none'
+    robot.wait_for(lambda: robot.values('model')['adapter'] == 'none', 'end of the load')
 
     load.go_on.clear()
     third = robot.start_asking('load_adapter', adapter='third')
@@ -192,11 +193,20 @@ def test_the_node_goes_on_while_an_adapter_is_loaded_and_whatever_happens_to_it(
     assert adapter() == 'fourth'
 
     load.go_on.clear()
+    gone = robot.node.create_client(LoadAdapter, 'depth_node/load_adapter')
+    robot.wait_for(gone.service_is_ready, 'service')
+    gone.call_async(LoadAdapter.Request(adapter='nobody waits for it'))
+    robot.wait_for(load.begun.is_set, 'load')
+    robot.node.destroy_client(gone)
+    load.go_on.set()
+    robot.wait_for(lambda: adapter() == 'nobody waits for it', 'adapter')
+
+    load.go_on.clear()
     assert robot.set_parameter('adapter', 'fifth').successful
     robot.wait_for(load.begun.is_set, 'load')
     assert robot.transition('inactive_shutdown')
     assert robot.state() == 'finalized'
-    assert adapter() == 'fourth'
+    assert adapter() == 'nobody waits for it'
 
 
 def test_a_bad_parameter_at_the_start_ends_the_process_with_a_sentence(
