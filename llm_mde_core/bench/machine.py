@@ -26,6 +26,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         'device': torch.cuda.get_device_name(device) if on_cuda else device.type,
         'load_average_1min': round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') else None,
         'omp_wait_policy': os.environ.get('OMP_WAIT_POLICY', ''),
+        'gomp_spincount': os.environ.get('GOMP_SPINCOUNT', ''),
     }
 
 
