@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-import multiprocessing
-import os
 from pathlib import Path
 import random
-import resource
 import signal
 import sys
 import time
 
+from child_process import ChildProcess, full_disk
 import pytest
 import small_bags
-import torch
 
 from llm_mde_ros import cli
 from llm_mde_ros.bags import BagReader
@@ -22,35 +18,6 @@ from llm_mde_ros.replay import ReplayOptions
 from llm_mde_ros.replay import replay as run_replay
 
 FRAMES = 24
-
-
-def full_disk(after_bytes: int = 0) -> None:
-    """Let no file of this process grow beyond a size: what writes gets an OSError."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (after_bytes, resource.RLIM_INFINITY))
-
-
-class Child:
-    """A function in a process of its own, which has imported everything already."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._read, self._write = os.pipe()  # a disk that is full does not hinder it
-        self.process = multiprocessing.get_context('fork').Process(
-            target=self._run, args=(function,)
-        )
-        self.process.start()
-        os.close(self._write)
-
-    def end(self) -> tuple[int, str]:
-        """Return the exit status and what was written to standard error."""
-        with os.fdopen(self._read) as stream:
-            text = stream.read()
-        self.process.join(60)
-        return self.process.exitcode, text
-
-    def _run(self, function: Callable[[], object]) -> None:
-        sys.stderr = os.fdopen(self._write, 'w', buffering=1)
-        torch.set_num_threads(1)
-        function()
 
 
 def contents(path: Path) -> list[tuple]:
@@ -86,7 +53,7 @@ def test_a_disk_that_is_full_at_some_moment(tmp_path: Path, bag: Path, options: 
 
             run_replay(bag, out, options, on_frame=on_frame)
 
-        status, text = Child(replay_until_full).end()
+        status, text = ChildProcess(replay_until_full).end()
         assert status == 1
         assert 'File too large' in text
         assert not out.exists()
@@ -105,7 +72,7 @@ def test_the_command_says_that_the_disk_is_full_and_that_it_goes_on(
         full_disk(after_bytes=10_000)
         cli.main()
 
-    status, text = Child(replay_on_full_disk).end()
+    status, text = ChildProcess(replay_on_full_disk).end()
     assert status == 1
     assert 'File too large' in text
     assert 'The same command goes on where it stopped.' in text
@@ -119,9 +86,9 @@ def test_signals_at_any_moment(tmp_path: Path, bag: Path, options: ReplayOptions
     longest_s = time.monotonic() - started_s
     out = tmp_path / 'broken' / 'out'
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
-        child = Child(lambda: run_replay(bag, out, options))
+        child = ChildProcess(lambda: run_replay(bag, out, options))
         time.sleep(random.uniform(0.0, longest_s))
-        os.kill(child.process.pid, number)
+        child.send_signal(number)
         status, _ = child.end()
         if out.exists():
             break

@@ -13,6 +13,7 @@ from llm_mde_core import LLMMDEConfig, LLMMDEForDepthEstimation
 from llm_mde_core.lora import count_trainable
 from llm_mde_train.fit import fit, join_processes
 from llm_mde_train.recipe import Recipe
+from llm_mde_train.whole_files import write_whole
 
 NO_LORA = {'lora_vision_rank': 0, 'lora_language_rank': 0}
 
@@ -91,7 +92,7 @@ def ablate(recipe: Recipe, out: Path, *, seeds: int = 1) -> list[Worth]:
         found.append(_worth(name, variant, metrics, folders))
     if processes.is_main_process:
         report = {'recipe': asdict(recipe), 'variants': [asdict(worth) for worth in found]}
-        (out / 'ablation.json').write_text(json.dumps(report, indent=2), encoding='utf-8')
+        write_whole(out / 'ablation.json', json.dumps(report, indent=2))
     return found
 
 

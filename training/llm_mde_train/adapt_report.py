@@ -14,6 +14,7 @@ from llm_mde_train import report
 from llm_mde_train.adapt import RENDERED, Adaptation
 from llm_mde_train.held_out import HeldOut
 from llm_mde_train.profiles import DISTANCES_M
+from llm_mde_train.whole_files import write_whole
 
 TITLES = {
     'before': 'model before',
@@ -144,8 +145,8 @@ def forgetting(result: Adaptation) -> str:
 def write(result: Adaptation, out: Path) -> None:
     """Write metrics.json, provenance.json and report.html into the adapter's folder."""
     for name, content in (('metrics', figures(result)), ('provenance', result.provenance)):
-        (out / f'{name}.json').write_text(json.dumps(content, indent=2), encoding='utf-8')
-    (out / 'report.html').write_text(page(result), encoding='utf-8')
+        write_whole(out / f'{name}.json', json.dumps(content, indent=2))
+    write_whole(out / 'report.html', page(result))
 
 
 def page(result: Adaptation) -> str:

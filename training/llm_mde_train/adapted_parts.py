@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+import shutil
 
 import numpy as np
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -23,6 +24,8 @@ TRAIN_CHOICES = ('lora_head', 'lora', 'head', 'scale_shift')
 RANK = 16
 LAST_LAYER = 'head.out.3'  # its first output is the position of depth in its range
 TRAINED_IN_FULL = {'lora_head': ['head'], 'head': ['head'], 'scale_shift': [LAST_LAYER]}
+WEIGHTS = 'adapter_model.safetensors'
+REPORTS = ('metrics.json', 'provenance.json', 'report.html')  # of `llm-mde-train adapt`
 TOO_WIDE = 'reprogramming.to_prototypes'  # as wide as the vocabulary
 
 
@@ -65,20 +68,31 @@ def _maps_before_head(model: LLMMDEForDepthEstimation) -> list[str]:
 
 
 def save_adapter(network: PeftModel, out: Path, *, model: str) -> None:
-    """Write the adapter of a bundled model or of one in a folder, as `load_adapter` reads it."""
-    out.mkdir(parents=True, exist_ok=True)
+    """
+    Write the adapter of a bundled model or of one in a folder, as `load_adapter` reads it.
+
+    One that was there stays until the new one is written; what was said about it goes with it.
+    """
     config = copy.deepcopy(network.peft_config['default'])
     bundled = {folder.parent.name for folder in CHECKPOINTS.glob('*/config.json')}
     # The path of a folder means nothing on another machine.
     config.base_model_name_or_path = model if model in bundled else ''
     config.inference_mode = True
-    config.save_pretrained(str(out))
     weights = get_peft_model_state_dict(network, save_embedding_layers=False)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     # One entry alone: safetensors writes several in any order, and no two adapters were equal.
     metadata = {BASE: base_sha256(network.get_base_model())}
-    # Not save_file: the file would be the user's alone, and the node may run as another.
-    (out / 'adapter_model.safetensors').write_bytes(save(weights, metadata=metadata))
+    new = out / 'unfinished'
+    try:
+        config.save_pretrained(str(new))
+        # Not save_file: the file would be the user's alone, and the node may run as another.
+        (new / WEIGHTS).write_bytes(save(weights, metadata=metadata))
+        for old in (WEIGHTS, *REPORTS):  # rather no adapter for a moment than half of each
+            (out / old).unlink(missing_ok=True)
+        for part in sorted(new.iterdir()):  # the weights are last
+            part.replace(out / part.name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @torch.no_grad()

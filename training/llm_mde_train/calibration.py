@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from llm_mde_train.frame_cache import load_ahead
 from llm_mde_train.metrics import DELTA1_RATIO, known_depth
 from llm_mde_train.profiles import Profile
 from llm_mde_train.samples import Frame
+from llm_mde_train.whole_files import write_whole
 
 CONFIDENCES = tuple(np.linspace(0.0, 1.0, 11))
 KEPT = tuple(np.linspace(1.0, 0.1, 10))
@@ -106,9 +106,7 @@ def write_spread_factor(model: Path, factor: float) -> float:
     file = model / 'config.json'
     config = json.loads(file.read_text(encoding='utf-8'))
     config['spread_factor'] = config.get('spread_factor', 1.0) * factor
-    new = file.with_suffix('.new')
-    new.write_text(json.dumps(config, indent=2, sort_keys=True) + '\n', encoding='utf-8')
-    os.replace(new, file)
+    write_whole(file, json.dumps(config, indent=2, sort_keys=True) + '\n')
     return config['spread_factor']
 
 

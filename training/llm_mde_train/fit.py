@@ -29,6 +29,7 @@ from llm_mde_train.shots import spread
 from llm_mde_train.sources import fingerprint, training_frames
 from llm_mde_train.tokenizer import train_tokenizer
 from llm_mde_train.trainer import DivergenceError, Trainer
+from llm_mde_train.whole_files import write_whole
 
 VALIDATION_SEED = 987_654_321
 HELD_OUT_PART = 0.15  # the last part of every recording picks the checkpoint
@@ -83,7 +84,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     if not best:
         raise DivergenceError(f'no validation gave a finite abs_rel: see {out / "log.jsonl"}')
     if first:
-        (out / 'best.json').write_text(json.dumps(best, indent=2))
+        write_whole(out / 'best.json', json.dumps(best, indent=2))
     return best
 
 

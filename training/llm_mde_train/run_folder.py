@@ -23,6 +23,7 @@ import torch
 
 from llm_mde_train.run_log import RunLog
 from llm_mde_train.trainer import Trainer
+from llm_mde_train.whole_files import write_whole
 
 
 class RunFolder:
@@ -48,9 +49,7 @@ class RunFolder:
         path = self.folder / name
         values = json.loads(json.dumps(values))  # as it reads back
         if not path.exists():
-            beside = path.with_suffix('.new')
-            beside.write_text(json.dumps(values, indent=2), encoding='utf-8')
-            beside.replace(path)
+            write_whole(path, json.dumps(values, indent=2))
             return
         there = json.loads(path.read_text(encoding='utf-8'))
         other = [key for key in values if there.get(key) != values[key] and key != 'commit']

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from safetensors import SafetensorError
 import typer
 
 from llm_mde_train.trainer import DivergenceError
@@ -16,6 +17,6 @@ def sentences_for_errors() -> Iterator[None]:
     # Not for RuntimeError: torch's own, as out of memory, are found by their traceback.
     try:
         yield
-    except (ValueError, OSError, DivergenceError) as error:
+    except (ValueError, OSError, DivergenceError, SafetensorError) as error:  # a full disk, too
         typer.secho(f'Error: {error}', fg='red', err=True)
         raise typer.Exit(1) from error

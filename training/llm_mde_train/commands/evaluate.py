@@ -31,6 +31,7 @@ from llm_mde_train.kitti import read_kitti
 from llm_mde_train.metrics import CROPS
 from llm_mde_train.nyu import read_nyu
 from llm_mde_train.rosbag_frames import read_bag
+from llm_mde_train.whole_files import write_whole
 
 COLUMNS = {
     'AbsRel': 'abs_rel',
@@ -101,9 +102,9 @@ def evaluate(
         evaluation = _judge(estimator, found, known=known, adapter=str(adapter or ''))
         if json_path is not None:
             text = json.dumps(figures(evaluation), indent=2, allow_nan=False)
-            json_path.write_text(text, encoding='utf-8')
+            write_whole(json_path, text)
         if html_path is not None:
-            html_path.write_text(page(evaluation, estimator), encoding='utf-8')
+            write_whole(html_path, page(evaluation, estimator))
     console.print(_table(evaluation))
     for sentence in (summary(evaluation), confidence_summary(evaluation)):
         console.print(sentence, highlight=False)

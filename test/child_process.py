@@ -1,0 +1,45 @@
+"""A function in a process of its own: it may be ended, or run out of disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import multiprocessing
+import os
+import resource
+import sys
+
+import cv2
+import torch
+
+
+def full_disk(after_bytes: int = 0) -> None:
+    """Let no file of this process grow beyond a size: what writes gets an OSError."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (after_bytes, resource.RLIM_INFINITY))
+
+
+class ChildProcess:
+    """Begins at once, with all that this process has imported."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self._read, self._write = os.pipe()  # a disk that is full does not hinder it
+        self._process = multiprocessing.get_context('fork').Process(
+            target=self._run, args=(function, *arguments)
+        )
+        self._process.start()
+        os.close(self._write)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    def end(self) -> tuple[int, str]:
+        """Wait; return the exit status and what was written to standard error."""
+        with os.fdopen(self._read) as stream:
+            text = stream.read()
+        self._process.join(60)
+        return self._process.exitcode, text
+
+    def _run(self, function: Callable[..., object], *arguments: object) -> None:
+        sys.stderr = os.fdopen(self._write, 'w', buffering=1)
+        torch.set_num_threads(1)  # others do not survive the fork
+        cv2.setNumThreads(0)
+        function(*arguments)
