@@ -11,7 +11,6 @@ import warnings
 
 from peft import (
     LoraConfig,
-    PeftConfig,
     PeftModel,
     get_peft_model,
     get_peft_model_state_dict,
@@ -21,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 import torch
 
+from llm_mde_core.adapter_config import read_adapter_config
 from llm_mde_core.model import LLMMDEForDepthEstimation
 
 # Query and value projections as the families name them; GPT-2 has one for all three.
@@ -118,12 +118,13 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
             f'no adapter in {folder}: expected adapter_config.json and adapter_model.safetensors'
         )
     _check_base(model, folder)
-    config = PeftConfig.from_pretrained(str(folder))
+    weights = load_file(folder / 'adapter_model.safetensors')
+    largest = max((side for weight in weights.values() for side in weight.shape), default=0)
+    config = read_adapter_config(folder, largest=largest)
     config.base_model_name_or_path = model.name_or_path  # else peft warns of another name
     with quiet_peft():
         adapted = get_peft_model(model, config)
     wanted = {name: w.shape for name, w in get_peft_model_state_dict(adapted).items()}
-    weights = load_file(folder / 'adapter_model.safetensors')
     found = {name: w.shape for name, w in weights.items()}
     wrong = sorted(name for name in wanted.keys() | found if wanted.get(name) != found.get(name))
     if wrong:

@@ -50,7 +50,7 @@ def check_model_folder(folder: str | Path) -> None:
     another kind to torch.load.
     """
     folder = Path(folder)
-    config = _read_object(folder / 'config.json')
+    config = read_object(folder / 'config.json')
     if config.get('model_type') != LLMMDEConfig.model_type:
         raise ValueError(
             f'{folder} holds a model of type {config.get("model_type")!r}, '
@@ -68,7 +68,7 @@ def check_model_folder(folder: str | Path) -> None:
                 f'{part}_config: nothing is fetched for a model that is in a folder'
             )
     for index in sorted(folder.glob('*.index.json')):
-        parts = _read_object(index).get('weight_map')
+        parts = read_object(index).get('weight_map')
         if not isinstance(parts, dict):
             raise ValueError(f'{index} is no index of weights: it has no weight_map')
         for part in sorted(set(map(str, parts.values()))):
@@ -94,7 +94,8 @@ def pinned_model(name: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; ValueError for anything else."""
     try:
         value = json.loads(path.read_text())
     except ValueError as error:  # bytes that are no text, too

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+import sys
 
 from conftest import small_config
 from peft import PeftModel
@@ -157,3 +159,28 @@ def test_a_folder_without_an_adapter_is_refused(
 ) -> None:
     with pytest.raises(FileNotFoundError, match=r'no adapter in .*adapter_config\.json'):
         load_adapter(tiny_model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        ({'megatron_config': {'a': 1}, 'megatron_core': 'antigravity'}, 'sets megatron_config'),
+        ({'peft_type': 'IA3'}, "of kind 'IA3'"),
+        ({'r': 10**9}, 'has rank 1000000000'),
+        ({'rank_pattern': {'vision': 10**9}}, 'has rank 1000000000'),
+        ({'r': 'x'}, "sets r to 'x'"),
+        ({'lora_alpha': float('inf')}, 'sets lora_alpha to inf'),
+        ({'target_modules': 3}, 'sets target_modules to 3'),
+        ({'modules_to_save': [[]]}, 'sets modules_to_save'),
+    ],
+)
+def test_settings_that_no_adapter_of_ours_has_are_refused(
+    tiny_model: LLMMDEForDepthEstimation, tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    add_lora(tiny_model).save_pretrained(tmp_path)
+    path = tmp_path / 'adapter_config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = set(sys.modules)
+    with pytest.raises(ValueError, match=reason):
+        load_adapter(tiny_model, tmp_path)
+    assert 'antigravity' not in set(sys.modules) - before
