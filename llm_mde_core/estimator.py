@@ -212,7 +212,8 @@ class DepthEstimator:
     def _wait(self) -> None:
         """Let the device finish, so that the stage times are true."""
         if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
+            # Not the whole device: another thread may be recording another network on it.
+            torch.cuda.current_stream(self.device).synchronize()
         elif self.device.type == 'mps':
             torch.mps.synchronize()
 

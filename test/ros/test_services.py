@@ -70,6 +70,10 @@ def robot(robot_with: Any, tiny_model_dir: Path, folder: Path, adapters: Path) -
     with robot_with(parameters) as robot:
         robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=120.0)
         yield robot
+        if LoadAdapter is not None:
+            robot.start_asking('load_adapter', adapter=str(adapters / 'near'))
+            robot.settle()
+        assert robot.under_test.stop() == 0  # while an adapter is loaded
         assert 'Traceback' not in robot.under_test.text()
 
 
