@@ -1,0 +1,190 @@
+"""
+Malformed images and calibrations through the node's path from a message to its outputs.
+
+Each image is answered right or dropped with a sentence; the thread works on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+import time
+from typing import Any
+
+from fuzzing import UINT32, fuzz, mostly
+from hypothesis import given
+from hypothesis import strategies as st
+from malformed_messages import FORMATS, PICTURES, camera_infos, damaged, images
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from llm_mde_core import DepthEstimator
+from llm_mde_ros.conversions import (
+    camera_from_info,
+    cloud_to_points,
+    compressed_to_rgb,
+    image_to_rgb,
+    rectified_info,
+)
+from llm_mde_ros.extrinsics import FrameTransforms
+from llm_mde_ros.frame_counters import FrameCounters
+from llm_mde_ros.frame_slot import Frame
+from llm_mde_ros.frame_worker import FrameWorker
+from llm_mde_ros.image_messages import COLOR_ENCODINGS
+from llm_mde_ros.live_accuracy import LiveAccuracy
+from llm_mde_ros.parameters import DepthNodeParameters
+
+OUTPUTS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
+LIMIT_MEGAPIXELS = 0.01
+HANGS_AFTER_S = 20.0
+PARAMETERS = st.builds(
+    DepthNodeParameters,
+    camera_info_timeout_s=st.just(0.0),
+    max_megapixels=st.just(LIMIT_MEGAPIXELS),
+    image_rectified=st.booleans(),
+    depth_encoding=st.sampled_from(['32FC1', '16UC1']),
+    points_stride=st.integers(1, 3),
+    points_organized=st.booleans(),
+    points_color=st.booleans(),
+    filters_temporal_enable=st.booleans(),
+    filters_median_enable=st.booleans(),
+    filters_edge_enable=st.booleans(),
+)
+
+
+class Collector:
+    """Listens to everything and keeps what is published."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, Any] = {}
+
+    def subscribers(self) -> dict[str, int]:
+        return dict.fromkeys(OUTPUTS, 1)
+
+    def publish(self, messages: dict[str, Any]) -> list[str]:
+        self.sent = dict(messages)
+        return []
+
+
+class Inside:
+    """The worker with a real network; one frame at a time."""
+
+    def __init__(self, estimator: DepthEstimator) -> None:
+        self.collector, self.counters = Collector(), FrameCounters()
+        self.parameters = DepthNodeParameters()
+        self.sentences: list[str] = []
+        self.worker = FrameWorker(
+            estimator=estimator,
+            publishers=self.collector,
+            counters=self.counters,
+            accuracy=LiveAccuracy(FrameTransforms(None)),
+            parameters=lambda: self.parameters,
+            now_ns=lambda: 0,
+            warn=lambda kind, sentence: self.sentences.append(sentence),
+        )
+
+    def send(self, image: Image | CompressedImage, info: CameraInfo | None) -> dict[str, Any]:
+        """Return the outputs of an image; nothing when it was dropped with a sentence."""
+        self.collector.sent, self.sentences = {}, []
+        self.worker.cameras.update(info)
+        frame = Frame(image, received_s=time.monotonic())
+        self.counters.count_received(frame)
+        done = self.counters.published + self.counters.dropped_total + 1
+        self.worker.slot.put(frame)
+        end_s = time.monotonic() + HANGS_AFTER_S
+        while self.counters.published + self.counters.dropped_total < done:
+            self.worker.check()
+            assert time.monotonic() < end_s, 'it hangs'
+            time.sleep(0.0005)
+        assert bool(self.collector.sent) != any('dropped' in s for s in self.sentences)
+        return self.collector.sent
+
+
+@pytest.fixture(scope='module')
+def inside(tiny_model_dir: Path) -> Iterator[Inside]:
+    made = Inside(DepthEstimator.from_pretrained(tiny_model_dir, device='cpu'))
+    yield made
+    made.worker.stop()
+
+
+def understood(
+    image: Image | CompressedImage, info: CameraInfo | None, *, rectified: bool
+) -> np.ndarray | None:
+    """Return the picture when it and the calibration are right and belong together."""
+    pixels = round(1e6 * LIMIT_MEGAPIXELS)
+    with suppress(ValueError):
+        if isinstance(image, CompressedImage):
+            rgb = compressed_to_rgb(image, max_pixels=pixels)
+        elif image.width * image.height <= pixels:
+            rgb = image_to_rgb(image)
+        else:
+            return None
+        if info is None or not (info.k[0] or info.p[0]):
+            return rgb
+        camera = camera_from_info(rectified_info(info) if rectified else info)
+        return rgb if (camera.height, camera.width) == rgb.shape[:2] else None
+    return None
+
+
+@st.composite
+def calibrations(draw: Any, size: tuple[int, int]) -> CameraInfo | None:
+    """Return none, or one that is mostly of this size (width, height)."""
+    info = draw(mostly(camera_infos(), st.none()))
+    if info is not None and draw(st.integers(0, 3)):
+        info.width, info.height = size
+    return info
+
+
+@fuzz(150)
+@given(data=st.data())
+def test_raw_images_are_answered_right_or_dropped(data: st.DataObject, inside: Inside) -> None:
+    image = data.draw(images(COLOR_ENCODINGS))
+    check(data, inside, image, (image.width, image.height))
+
+
+@fuzz(150)
+@given(data=st.data())
+def test_compressed_images_are_answered_right_or_dropped(
+    data: st.DataObject, inside: Inside
+) -> None:
+    file = data.draw(mostly(damaged(PICTURES), st.binary(max_size=200)))
+    image = CompressedImage(format=data.draw(FORMATS), data=file)
+    check(data, inside, image, (14, 9))
+
+
+def check(data: st.DataObject, inside: Inside, image: Any, size: tuple[int, int]) -> None:
+    info = data.draw(calibrations(size))
+    inside.parameters = data.draw(PARAMETERS)
+    image.header.frame_id = 'camera'
+    image.header.stamp.sec = data.draw(st.integers(-(2**31), 2**31 - 1))
+    image.header.stamp.nanosec = data.draw(mostly(st.integers(0, 999_999_999), UINT32))
+    outputs = inside.send(image, info)
+    rgb = understood(image, info, rectified=inside.parameters.image_rectified)
+    if not outputs:
+        return
+    assert rgb is not None, 'an output from bad input'
+    assert outputs.keys() == set(OUTPUTS)
+    for message in outputs.values():
+        assert message.header == image.header
+    for name in ('depth/image', 'depth/preview', 'confidence', 'depth/camera_info'):
+        assert (outputs[name].height, outputs[name].width) == rgb.shape[:2]
+    check_numbers(outputs, inside.parameters)
+
+
+def check_numbers(outputs: dict[str, Any], parameters: DepthNodeParameters) -> None:
+    """Every number is one that a robot may rely on, or unknown."""
+    depth = outputs['depth/image']
+    kind = np.float32 if depth.encoding == '32FC1' else np.uint16
+    values = np.frombuffer(depth.data, kind).astype(np.float64)
+    values = values / 1000 if kind is np.uint16 else values
+    known = values[~np.isnan(values) & (values != 0)]
+    assert (known >= parameters.depth_min_m - 0.001).all()
+    assert (known <= parameters.depth_max_m + 0.001).all()
+    confidence = np.frombuffer(outputs['confidence'].data, np.float32)
+    assert ((confidence >= 0) & (confidence <= 1) | np.isnan(confidence)).all()
+    points, _ = cloud_to_points(outputs['points'])
+    assert not np.isinf(points).any()
+    info = outputs['depth/camera_info']
+    assert np.isfinite([*info.k, *info.p, *info.d, *info.r]).all()
