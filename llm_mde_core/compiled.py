@@ -1,4 +1,4 @@
-"""One frame as one graph: torch.compile and, on CUDA, a recorded graph that the host replays."""
+"""One frame as one graph: traced on a CPU; on CUDA compiled, recorded and replayed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import logging
 import time
 
 import torch
+from torch._dynamo import config as dynamo
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from llm_mde_core.constants import Constants
 from llm_mde_core.frame import Frame, FrameOutput
 
 logger = logging.getLogger(__name__)
+# Frames share their code, and torch gives up after eight compilations of the same code; every
+# camera and every adapter is one.
+MOST_COMPILATIONS = 200
 RunFrame = Callable[[torch.Tensor, torch.Tensor, Constants | None], FrameOutput]
 
 
@@ -21,17 +26,21 @@ def compile_frame(
     """
     Compile a frame for inputs like these; where that is not possible, say why and return it as is.
 
-    The first time takes up to minutes. Torch keeps what it compiled in TORCHINDUCTOR_CACHE_DIR.
+    On a CPU this takes seconds and saves the way through Python; inductor would take minutes there
+    and save no more. On CUDA the first time takes up to minutes, and torch keeps what it compiled
+    in TORCHINDUCTOR_CACHE_DIR.
     """
     inputs = (rgb, focal_px, constants)
     frame(*inputs)  # so that what fails below is the compiler; transformers prepares itself, too
     start = time.monotonic()
     logger.info('Compiling the network for images of %d x %d …', frame.width, frame.height)
-    compiled = torch.compile(frame, fullgraph=True, dynamic=False)
+    backend = 'eager' if rgb.device.type == 'cpu' else 'inductor'
+    compiled = torch.compile(frame, backend=backend, fullgraph=True, dynamic=False)
     try:
-        compiled(*inputs)
-        run: RunFrame = RecordedFrame(compiled, *inputs) if rgb.is_cuda else compiled
-    except RuntimeError as error:
+        with dynamo.patch(recompile_limit=MOST_COMPILATIONS):
+            compiled(*inputs)
+            run: RunFrame = RecordedFrame(compiled, *inputs) if rgb.is_cuda else compiled
+    except (RuntimeError, FailOnRecompileLimitHit) as error:
         reason = str(error).strip().splitlines()[0]
         logger.warning('The network is not compiled, which is slower: %s', reason)
         return frame

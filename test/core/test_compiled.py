@@ -1,4 +1,4 @@
-"""A compiled frame says the same; where it cannot be compiled it runs all the same."""
+"""A compiled frame says the same; what cannot be compiled runs all the same."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch._inductor import config as inductor
-from torch._inductor.utils import fresh_cache
+from torch._dynamo import config as dynamo
 
 from llm_mde_core.compiled import compile_frame
 from llm_mde_core.config import LLMMDEConfig
@@ -51,17 +50,38 @@ def test_a_compiled_frame_says_the_same(frame: Frame, inputs: tuple[Any, ...]) -
             torch.testing.assert_close(fast.certainty, plain.certainty)
 
 
-def test_without_a_compiler_it_runs_eagerly_and_says_so_once(
-    frame: Frame,
-    inputs: tuple[Any, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+class Looks(Brightness):
+    """Looks at a value on the host, which no graph can."""
+
+    def forward(self, pixels: torch.Tensor, focal_px: torch.Tensor, _: Any) -> LLMMDEOutput:
+        if focal_px.item() > 1:
+            pixels = 1.0 - pixels
+        return super().forward(pixels, focal_px, _)
+
+
+def test_what_is_no_graph_runs_eagerly_and_says_so_once(
+    frame: Frame, inputs: tuple[Any, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(inductor.cpp, 'cxx', ('/nonexistent/c++',))
-    with fresh_cache(), torch.inference_mode(), caplog.at_level(logging.WARNING):
+    frame.model = Looks()
+    with torch.inference_mode(), caplog.at_level(logging.WARNING):
         run = compile_frame(frame, *inputs)
         assert torch.equal(run(*inputs).depth, frame(*inputs).depth)
     assert run is frame
     [record] = [record for record in caplog.records if record.name == 'llm_mde_core.compiled']
     assert 'not compiled' in record.getMessage()
-    assert '/nonexistent/c++' in record.getMessage()
+
+
+def test_more_cameras_are_compiled_than_torch_allows_of_one_code(
+    inputs: tuple[Any, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.compiler.reset()
+    with (
+        dynamo.patch(recompile_limit=1),
+        torch.inference_mode(),
+        caplog.at_level(logging.WARNING),
+    ):
+        for height in (8, 9):
+            fit = Fit(height=height, width=16, padded_height=32, padded_width=16)
+            frame = Frame(Brightness(), fit, height=24, width=32)
+            assert compile_frame(frame, *inputs) is not frame
+    assert not caplog.records
