@@ -16,8 +16,12 @@ import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 import numpy as np
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -31,6 +35,7 @@ from llm_mde_ros.frame_times import STAGES
 from llm_mde_ros.node_process import NodeProcess
 from llm_mde_ros.topics import DIAGNOSTICS
 
+NODE = '/depth_node'
 TIMED = 'depth/image'
 TOPICS = (TIMED, 'depth/camera_info', 'points')
 OVERHEAD = ('decode', 'camera', 'outputs', 'publish')  # what is not the network's
@@ -63,37 +68,74 @@ def measure_node(
     Raises RuntimeError when a process ends, or when no depth comes.
     """
     use_own_domain()
-    figures = []
-    for stride in STRIDES:
-        say(f'Measuring the node with points.stride {stride}')
-        with TemporaryDirectory() as folder:
-            log = Path(folder, 'node.log')
-            figures.append({'stride': stride, **_measure_stride(options, stride, log)})
-    return figures
+    parameters = {'model': options.model, 'device': options.device, 'diagnostics_period_s': 0.2}
+    with TemporaryDirectory() as folder:
+        process = NodeProcess(parameters=parameters, remappings={}, log=Path(folder, 'node.log'))
+        with process, listener(TOPICS) as reader, spinning_node('bench_camera') as node:
+            camera, reports = BenchCamera(node, options), Reports(node)
+            process.wait_until_active(node, name=NODE, timeout_s=ACTIVE_TIMEOUT_S)
+            figures = []
+            for stride in STRIDES:
+                say(f'Measuring the node with points.stride {stride}')
+                start_anew(node, camera, process, stride=stride)
+                measured = _measure(options, camera, reader, reports, process)
+                figures.append({'stride': stride, **measured})
+            return figures
 
 
-def _measure_stride(options: NodeBenchOptions, stride: int, log: Path) -> dict[str, Any]:
-    parameters = {
-        'model': options.model,
-        'device': options.device,
-        'points.stride': stride,
-        'diagnostics_period_s': 0.2,
+def start_anew(node: Node, camera: BenchCamera, process: NodeProcess, *, stride: int) -> None:
+    """Let the node forget its figures; it has another stride then."""
+    value = Parameter('points.stride', value=stride).to_parameter_msg()
+    down, up = (
+        ChangeState.Request(transition=Transition(id=number))
+        for number in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE)
+    )
+    _ask(node, process, ChangeState, 'change_state', down)
+    wait_until(lambda: not camera.is_read, process, 'The node did not unsubscribe.')
+    set_stride = SetParameters.Request(parameters=[value])
+    [result] = _ask(node, process, SetParameters, 'set_parameters', set_stride).results
+    if not result.successful:
+        raise RuntimeError(result.reason)
+    _ask(node, process, ChangeState, 'change_state', up)
+    wait_until(lambda: camera.is_read, process, 'The node did not subscribe.')
+    time.sleep(0.5)  # it may learn of the match a little later than we
+
+
+def _ask(node: Node, process: NodeProcess, service: Any, name: str, request: Any) -> Any:
+    client = node.create_client(service, f'{NODE}/{name}')
+    wait_until(client.service_is_ready, process, f'The node has no {name}.')
+    future = client.call_async(request)
+    wait_until(future.done, process, f'The node did not answer to {name}.')
+    node.destroy_client(client)
+    return future.result()
+
+
+def wait_until(condition: Callable[[], bool], process: NodeProcess, complaint: str) -> None:
+    """Wait; RuntimeError with the end of the log when the node ends or it takes too long."""
+    deadline_s = time.monotonic() + FRAME_TIMEOUT_S
+    while not condition():
+        process.check()
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f'{complaint}\n{process.log_end()}')
+        time.sleep(0.05)
+
+
+def _measure(
+    options: NodeBenchOptions,
+    camera: BenchCamera,
+    reader: Listener,
+    reports: Reports,
+    process: NodeProcess,
+) -> dict[str, Any]:
+    latencies_s = one_by_one(camera, reader, process, frames=options.frames)
+    stages_ms = reports.stages_ms(published=options.frames, process=process)
+    return {
+        'frames': options.frames,
+        'latency_ms': percentiles_ms(latencies_s),
+        'stages_ms': stages_ms,
+        'overhead_ms': {'p50': round(sum(stages_ms[stage]['p50'] for stage in OVERHEAD), 2)},
+        'flood': flood(camera, reader, process, seconds=options.flood_s),
     }
-    process = NodeProcess(parameters=parameters, remappings={}, log=log)
-    with process, listener(TOPICS) as reader, spinning_node('bench_camera') as node:
-        camera = BenchCamera(node, options)
-        reports = Reports(node)
-        process.wait_until_active(node, name='/depth_node', timeout_s=ACTIVE_TIMEOUT_S)
-        camera.wait_for_reader(process)
-        latencies_s = one_by_one(camera, reader, process, frames=options.frames)
-        stages_ms = reports.stages_ms(published=options.frames, process=process)
-        return {
-            'frames': options.frames,
-            'latency_ms': percentiles_ms(latencies_s),
-            'stages_ms': stages_ms,
-            'overhead_ms': {'p50': round(sum(stages_ms[stage]['p50'] for stage in OVERHEAD), 2)},
-            'flood': flood(camera, reader, process, seconds=options.flood_s),
-        }
 
 
 class BenchCamera:
@@ -121,15 +163,11 @@ class BenchCamera:
             for _ in range(PICTURES)
         ]
 
-    def wait_for_reader(self, process: NodeProcess) -> None:
-        """Wait until the node, and so the subscriber behind it, listens."""
-        deadline_s = time.monotonic() + FRAME_TIMEOUT_S
-        while not self._image.get_subscription_count() or not self._info.get_subscription_count():
-            process.check()
-            if time.monotonic() > deadline_s:
-                raise RuntimeError(f'The node did not subscribe.\n{process.log_end()}')
-            time.sleep(0.05)
-        time.sleep(0.5)  # it may learn of the match a little later than we
+    @property
+    def is_read(self) -> bool:
+        """Return whether the node, and so the subscriber behind it, listens."""
+        counts = self._image.get_subscription_count(), self._info.get_subscription_count()
+        return all(counts)  # none of them 0
 
     def send(self) -> int:
         """Publish an image with its calibration; return its stamp."""
@@ -155,12 +193,11 @@ class Reports:
 
     def stages_ms(self, *, published: int, process: NodeProcess) -> dict[str, dict[str, float]]:
         """Wait for a report on this many frames; return p50, p95 and p99 of every stage."""
-        deadline_s = time.monotonic() + FRAME_TIMEOUT_S
-        while int(self._values().get('published', 0)) < published:
-            process.check()
-            if time.monotonic() > deadline_s:
-                raise RuntimeError(f'The node reports too few frames.\n{process.log_end()}')
-            time.sleep(0.05)
+        wait_until(
+            lambda: int(self._values().get('published', 0)) == published,  # not of the time before
+            process,
+            'The node does not report on as many frames as were sent.',
+        )
         return stages_of(self._values())
 
     def _values(self) -> dict[str, str]:
