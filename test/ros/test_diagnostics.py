@@ -108,26 +108,27 @@ def stream(*, received_hz: float, every: int, outputs_s: float = 0.0) -> FrameCo
 
 
 @pytest.mark.parametrize(
-    ('counters', 'change', 'level', 'sentences'),
+    ('every', 'outputs_s', 'change', 'level', 'sentence'),
     [
-        (stream(received_hz=20, every=1), {}, OK, ()),
+        (1, 0.0, {}, OK, ''),
         (
-            stream(received_hz=20, every=2),
+            2,
+            0.0,
             {},
             WARN,
-            ('Overload: depth at 10.0 Hz of images at 20.0 Hz', 'network takes 100 ms'),
+            'Overload: depth at 10.0 Hz of images at 20.0 Hz; the network takes 100',
         ),
-        (stream(received_hz=20, every=2, outputs_s=0.2), {}, WARN, ('raise points.stride',)),
-        (stream(received_hz=20, every=2), {'target_rate_hz': 10.0}, OK, ()),
-        (stream(received_hz=20, every=2), {'target_rate_hz': 15.0}, WARN, ('target_rate_hz',)),
-        (stream(received_hz=20, every=2), {'max_rate_hz': 10.0}, OK, ()),
+        (2, 0.2, {}, WARN, 'raise points.stride'),
+        (2, 0.0, {'target_rate_hz': 10.0}, OK, ''),
+        (2, 0.0, {'target_rate_hz': 15.0}, WARN, 'target_rate_hz'),
+        (2, 0.0, {'max_rate_hz': 10.0}, OK, ''),
     ],
 )
-def test_overload_is_told_with_what_helps(counters, change, level, sentences):
+def test_overload_is_told_with_what_helps(every, outputs_s, change, level, sentence):
+    counters = stream(received_hz=20, every=every, outputs_s=outputs_s)
     status = statuses(replace(GOOD, **change), counters)['depth: output']
     assert status.level == level
-    for sentence in sentences:
-        assert sentence in status.message
+    assert sentence in status.message
 
 
 def test_what_nobody_wants_is_no_overload():
