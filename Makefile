@@ -36,7 +36,7 @@ messages: $(VENV)/.messages
 
 demo: setup
 	@$(MAKE) --no-print-directory messages \
-	  || echo 'warning: llm_mde_msgs was not built; the node leaves out the topic stats' >&2
+	  || echo 'warning: llm_mde_msgs was not built; the node leaves out stats and load_adapter' >&2
 	$(BIN)/llm-mde demo $(if $(BAG),--bag '$(BAG)') --out '$(OUT)'
 
 test: setup messages

@@ -105,7 +105,7 @@ SERVICES = (
         LoadAdapter,
         'llm_mde_msgs/LoadAdapter',
         'Load an adapter (empty: none) beside the one that serves, test it, and let it serve from '
-        'the next image on; when anything fails, the old one goes on',
+        'the next image on; when anything fails, the old one goes on. Needs the messages of msg/',
     ),
     Service(
         '~/enable',

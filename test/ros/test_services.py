@@ -284,5 +284,9 @@ def test_the_other_states_of_the_lifecycle(robot: Any, adapters: Path, depth_of:
     assert facts(robot)['model'] is None
     answer = robot.ask('load_adapter', adapter='')
     assert answer.message == 'No model is loaded: configure the node first.'
+    for name in ('model', 'adapter'):
+        result = robot.set_parameter(name, str(adapters / 'link'))
+        assert f'{name} ' in result.reason
+        assert 'is outside of allowed_folder' in result.reason
     assert robot.transition('configure')
     assert facts(robot)['model']['adapter'] == str(adapters / 'near')
