@@ -28,6 +28,7 @@ from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, RateLimiter
 from llm_mde_ros.frame_worker import FrameWorker
+from llm_mde_ros.freed_memory import keep_freed_memory
 from llm_mde_ros.image_messages import sound_cv_bridge
 from llm_mde_ros.matched_subscription import MatchedSubscription
 from llm_mde_ros.model_loading import load_model
@@ -314,6 +315,7 @@ def main(args: list[str] | None = None) -> None:
 
     signal.signal(signal.SIGINT, request_stop)
     signal.signal(signal.SIGTERM, request_stop)
+    keep_freed_memory()
     # rclpy's own handlers would take the context away under the frame in work.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
