@@ -46,6 +46,21 @@ MESSAGE_CLASSES = {
     'diagnostic_msgs/msg/DiagnosticArray': DiagnosticArray,
 }
 DEPTH_ENCODINGS = ('16UC1', '32FC1')
+BROKEN = (  # what rosbags raises for damaged bags; little of it names the bag
+    AnyReaderError,
+    AssertionError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,  # of a length that no file has
+    OSError,
+    OverflowError,
+    ReaderError,
+    Ros1ReaderError,
+    SerdeError,
+    UnicodeDecodeError,
+    struct.error,
+)
 RENAMED_SINCE_ROS1 = {'tf/msg/tfMessage': 'tf2_msgs/msg/TFMessage'}
 
 
@@ -101,7 +116,7 @@ class BagReader:
         try:
             self._reader = AnyReader([self.path], default_typestore=self._types)
             self._reader.open()
-        except (AnyReaderError, ReaderError, OSError, AssertionError) as error:
+        except BROKEN as error:
             raise ValueError(f'{self.path} is no bag that can be read: {error}') from error
         self._connections = list(self._reader.connections)
         if not self._reader.is2:
@@ -132,7 +147,7 @@ class BagReader:
                 type_name = _ros2_name(connection.msgtype)
                 cdr = raw if self._reader.is2 else self._types.ros1_to_cdr(raw, type_name)
                 yield BagMessage(connection.topic, type_name, time_ns, bytes(cdr))
-        except (AnyReaderError, ReaderError, Ros1ReaderError, SerdeError) as error:
+        except BROKEN as error:
             raise ValueError(f'{self.path} cannot be read to its end: {error}') from error
 
     def first(self, topic: str) -> BagMessage | None:

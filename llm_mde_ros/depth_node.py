@@ -317,7 +317,10 @@ def main(args: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, request_stop)
     keep_freed_memory()
     # rclpy's own handlers would take the context away under the frame in work.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except rclpy_implementation.RCLError as error:  # of a parameter file or an argument
+        sys.exit(f'depth_node: {error}')
     try:
         run(stop)
     finally:

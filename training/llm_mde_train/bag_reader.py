@@ -28,6 +28,9 @@ _BROKEN = (  # what rosbags raises for damaged bags; none of it names the bag
     Ros2ReaderError,
     SerdeError,
     AssertionError,
+    MemoryError,  # of a length that no file has
+    OSError,
+    OverflowError,
     UnicodeDecodeError,
     struct.error,
 )
@@ -65,8 +68,9 @@ class BagReader:
 
     def first(self, topic: str) -> Any:
         """Decode the first message of a topic."""
-        connection, _, raw = next(self._messages(topic))
-        return self._decoded(raw, connection)
+        for connection, _, raw in self._messages(topic):
+            return self._decoded(raw, connection)
+        raise ValueError(f'the bag {self.path} has no message of {topic}, though it says so')
 
     def all(self, topic: str) -> Iterator[Any]:
         """Decode the messages of a topic one after the other."""
