@@ -133,7 +133,7 @@ def _cloud(
     settings: OutputSettings,
 ) -> PointCloud2:
     picked = np.s_[:: settings.points_stride, :: settings.points_stride]
-    depth = depth[picked]
+    depth = depth[picked].contiguous()
     if settings.points_confidence_enable and settings.points_min_confidence > 0:
         certain = prediction.certainty[picked] >= settings.points_min_confidence
         depth = torch.where(certain, depth, torch.nan)

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch._dynamo import config as dynamo
 
 from llm_mde_core.bench.clock import Stages
+from llm_mde_core.compiled import MOST_COMPILATIONS
 from llm_mde_core.device import PRECISIONS
 from llm_mde_core.geometry import Camera
 
@@ -75,6 +77,8 @@ def compiled(network: nn.Module, case: Case) -> Callable[..., Any]:
     """Return a network, compiled if the case says so."""
     if case.compile == 'off':
         return network
+    # Every size and batch is a compilation of the same code; after eight torch would stay eager.
+    dynamo.recompile_limit = MOST_COMPILATIONS
     mode = 'reduce-overhead' if torch.device(case.device).type == 'cuda' else 'default'
     return torch.compile(network, mode=mode, dynamic=False)
 
