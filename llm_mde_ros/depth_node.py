@@ -138,7 +138,6 @@ class DepthNode(LifecycleNode):
             now_ns=lambda: self.get_clock().now().nanoseconds,
             warn=self._warn,
         )
-        self.worker.enabled = self._service_desk.enabled
         self._poll_timer = self.create_timer(POLL_PERIOD_S, self.poll, clock=self.steady_clock)
         self.poll()
         self.get_logger().info(
