@@ -84,14 +84,18 @@ def odd_document(draw: Any, document: Any) -> Any:
         holder, key = draw(st.sampled_from(places))
         change = draw(st.sampled_from(['set', 'set', 'set', 'cut', 'add']))
         if change == 'set' or holder is changed:
-            holder[key] = draw(ODD_VALUES)
+            holder[key] = _odd_value(draw)
         elif change == 'cut':
             del holder[key]
         elif isinstance(holder, dict):
-            holder[draw(st.text(max_size=8))] = draw(ODD_VALUES)
+            holder[draw(st.text(max_size=8))] = _odd_value(draw)
         else:
-            holder.append(draw(ODD_VALUES))
+            holder.append(_odd_value(draw))
     return changed['']
+
+
+def _odd_value(draw: Any) -> Any:
+    return copy.deepcopy(draw(ODD_VALUES))  # the next change may be inside of it
 
 
 def _places(document: Any) -> Iterator[tuple[Any, Any]]:
