@@ -74,8 +74,8 @@ class AdapterSwap:
         trial.add_done_callback(lambda trial: self._deliver(partial(self._end, request, trial)))
 
     def withdraw(self, reason: str) -> None:
-        """Answer the request, if there is one; what its thread still brings is thrown away."""
-        request, self._request = self._request, None
+        """Forget the last request; one without an answer gets the reason for one."""
+        request, self._request, self.problem = self._request, None, ''
         if request is not None:
             request.withdrawn.set()
             request.done(reason)
@@ -101,9 +101,15 @@ class AdapterSwap:
 
 def _load_and_test(request: Request, model: ServedModel) -> LoadedModel:
     serving = model.loaded
-    loaded = request.load()
-    if serving is not None and not request.withdrawn.is_set():
-        compare(loaded.estimator, serving.estimator, request=request, turn=model.turn)
+    model.end_trial = request.withdrawn.set
+    try:
+        loaded = request.load()
+        if serving is not None and not request.withdrawn.is_set():
+            compare(loaded.estimator, serving.estimator, request=request, turn=model.turn)
+    finally:
+        model.end_trial = None
+    if request.withdrawn.is_set():
+        raise ValueError('the GPU has no memory for it beside what serves')
     return loaded
 
 
@@ -111,8 +117,9 @@ def compare(
     candidate: DepthEstimator, serving: DepthEstimator, *, request: Request, turn: threading.Lock
 ) -> None:
     """Raise ValueError unless the candidate passes the self-test beside what serves."""
+    candidate.warm_up(request.camera)  # not in a turn: it may be compiled for minutes
     new_s, old_s = [], []
-    for runs in range(1 + MAX_RUNS):  # the first ones, not counted, prepare for the camera
+    for runs in range(1 + MAX_RUNS):  # the first ones are not counted
         rgb = self_test_image(request.camera, number=runs)
         for estimator, taken_s in ((candidate, new_s), (serving, old_s)):
             if request.withdrawn.is_set():

@@ -32,6 +32,8 @@ class ServedModel:
         self.error = ''
         self.camera: Camera | None = None  # of the last frame
         self.made_by = ('', '')  # the last frame: model and adapter; others may serve by now
+        # Lets go of another model, that may serve next, and of its memory; None: there is none.
+        self.end_trial: Callable[[], None] | None = None
         self._cpu_fallback = cpu_fallback
 
     @property
@@ -49,7 +51,7 @@ class ServedModel:
         Estimate the depth of one image, as DepthEstimator does.
 
         A GPU without memory raises RuntimeError for this frame alone; with cpu_fallback the model
-        moves to the CPU instead.
+        moves to the CPU instead, unless it is another model on trial that takes the memory.
         """
         with self.turn:
             self.camera = camera
@@ -57,6 +59,10 @@ class ServedModel:
                 prediction = self.loaded.estimator.infer(rgb, camera)
             except torch.OutOfMemoryError:
                 self.error = OUT_OF_MEMORY
+                end_trial = self.end_trial  # its thread may take it away
+                if end_trial is not None:
+                    end_trial()
+                    raise
                 if not self._cpu_fallback():
                     raise
             else:

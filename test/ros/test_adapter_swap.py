@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
@@ -50,6 +51,9 @@ class Estimator:
         seconds = self.seconds[min(self.runs, len(self.seconds) - 1)]
         self.runs += 1
         return DepthPrediction(self.depth, lambda: torch.ones(6, 8), {'network': seconds})
+
+    def warm_up(self, camera: Camera) -> float:
+        return sum(self.infer(RGB, camera).stage_s.values())
 
     def on_cpu(self) -> Estimator:
         return Estimator(depth_m=3.0)
@@ -109,6 +113,10 @@ def test_one_that_sees_what_cannot_be_does_not_serve(bench: Bench, depth_m: floa
     assert reason in bench.swap.problem
     assert bench.serving_after(Estimator()) == 'new'
     assert bench.swap.problem == ''
+    assert bench.serving_after(Estimator(depth_m=depth_m)) == 'new'
+    bench.swap.withdraw('Cleaned up.')
+    assert bench.swap.problem == ''
+    assert len(bench.told) == 3
 
 
 def test_one_that_is_slower_than_twice_does_not_serve(bench: Bench):
@@ -188,6 +196,39 @@ def test_a_test_that_is_withdrawn_ends_at_once(bench: Bench):
     bench.swap.start(request)
     bench.finish()
     assert new.runs == 1
+
+
+def test_what_serves_goes_on_while_another_one_is_prepared_for_the_camera(bench: Bench):
+    new = Estimator()
+    warm_up = new.warm_up
+
+    def compile_for_long(camera: Camera) -> float:
+        with ThreadPoolExecutor(max_workers=1) as frames:  # not the thread that holds a turn
+            frames.submit(bench.model.infer, RGB, CAMERA).result(timeout=60)
+        return warm_up(camera)
+
+    new.warm_up = compile_for_long
+    assert bench.serving_after(new) == 'new'
+
+
+def test_a_gpu_too_small_for_two_ends_the_trial_and_what_serves_stays_on_it(bench: Bench):
+    bench.model._cpu_fallback = lambda: True
+    new = Estimator()
+
+    def fill_the_memory(_camera: Camera) -> float:
+        bench.old.estimator.errors.append(torch.OutOfMemoryError('CUDA out of memory'))
+        with pytest.raises(torch.OutOfMemoryError):
+            bench.model.infer(RGB, CAMERA)
+        return 0.0
+
+    new.warm_up = fill_the_memory
+    assert bench.serving_after(new) == 'old'
+    assert bench.told[-1].endswith(
+        'cannot serve: the GPU has no memory for it beside what serves.'
+    )
+    assert bench.model.loaded is bench.old
+    assert float(bench.model.infer(RGB, CAMERA).depth[0, 0]) == 2.0
+    assert new.runs == 0
 
 
 def test_the_test_images_are_black_white_and_coloured():
