@@ -20,11 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 import torch
 
-from llm_mde_core.adapter_config import read_adapter_config
+from llm_mde_core.adapter_config import RANK_PATTERNS, projections_of, read_adapter_config
 from llm_mde_core.model import LLMMDEForDepthEstimation
 
-# Query and value projections as the families name them; GPT-2 has one for all three.
-PROJECTIONS = r'.*\.(query|value|q_proj|v_proj|c_attn)'
 TRAINED_IN_FULL = ('reprogramming', 'prompt', 'bottleneck', 'head')
 BASE = 'base_sha256'  # in the metadata of an adapter's weights: for which model they were made
 
@@ -64,9 +62,9 @@ def add_lora(
     lora = LoraConfig(
         r=ranks[parts[0]],
         lora_alpha=alphas[parts[0]],
-        target_modules=rf'({"|".join(parts)})\.backbone{PROJECTIONS}',
-        rank_pattern={rf'{part}\.backbone{PROJECTIONS}': ranks[part] for part in parts},
-        alpha_pattern={rf'{part}\.backbone{PROJECTIONS}': alphas[part] for part in parts},
+        target_modules=projections_of(*parts),
+        rank_pattern={RANK_PATTERNS[part]: ranks[part] for part in parts},
+        alpha_pattern={RANK_PATTERNS[part]: alphas[part] for part in parts},
         modules_to_save=full or None,
     )
     with quiet_peft():
@@ -81,7 +79,7 @@ def count_trainable(model: LLMMDEForDepthEstimation) -> int:
     count = sum(p.numel() for part in full for p in part.parameters())
     for name, module in model.named_modules():
         for part, rank in ranks.items():
-            if re.fullmatch(rf'{part}\.backbone{PROJECTIONS}', name):
+            if re.fullmatch(RANK_PATTERNS[part], name):
                 count += rank * sum(module.weight.shape)
     return count
 
@@ -119,8 +117,8 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
         )
     _check_base(model, folder)
     weights = load_file(folder / 'adapter_model.safetensors')
-    largest = max((side for weight in weights.values() for side in weight.shape), default=0)
-    config = read_adapter_config(folder, largest=largest)
+    ranks = {rank for name, w in weights.items() if '.lora_A.' in name for rank in w.shape[:1]}
+    config = read_adapter_config(folder, ranks=ranks)
     config.base_model_name_or_path = model.name_or_path  # else peft warns of another name
     with quiet_peft():
         adapted = get_peft_model(model, config)

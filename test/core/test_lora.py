@@ -9,12 +9,15 @@ import sys
 from conftest import small_config
 from peft import PeftModel
 import pytest
+from safetensors.torch import load_file, save_file
 import torch
 from transformers import Dinov2Config, GPT2Config, PreTrainedTokenizerBase, Qwen2Config
 
 from llm_mde_core import LLMMDEForDepthEstimation, add_lora, load_adapter
+from llm_mde_core.adapter_config import RANK_PATTERNS
 from llm_mde_core.lora import TRAINED_IN_FULL, count_trainable
 
+ENDLESS = '(.|.)*!'  # as a regular expression, which peft takes it for
 SIZES = {'hidden_size': 32, 'num_hidden_layers': 3, 'num_attention_heads': 2}
 FAMILIES = {
     'vit-bert': {},
@@ -167,7 +170,13 @@ def test_a_folder_without_an_adapter_is_refused(
         ({'megatron_config': {'a': 1}, 'megatron_core': 'antigravity'}, 'sets megatron_config'),
         ({'peft_type': 'IA3'}, "of kind 'IA3'"),
         ({'r': 10**9}, 'has rank 1000000000'),
-        ({'rank_pattern': {'vision': 10**9}}, 'has rank 1000000000'),
+        ({'r': 16}, 'has rank 16, which its weights do not have'),
+        ({'rank_pattern': {RANK_PATTERNS['vision']: 10**9}}, 'has rank 1000000000'),
+        ({'rank_pattern': {ENDLESS: 2}}, 'sets rank_pattern'),
+        ({'alpha_pattern': {ENDLESS: 2}}, 'sets alpha_pattern'),
+        ({'target_modules': ENDLESS}, 'sets target_modules'),
+        ({'target_modules': ['query'] * 10**5}, 'sets target_modules'),
+        ({'modules_to_save': [ENDLESS]}, 'sets modules_to_save'),
         ({'r': 'x'}, "sets r to 'x'"),
         ({'lora_alpha': float('inf')}, 'sets lora_alpha to inf'),
         ({'target_modules': 3}, 'sets target_modules to 3'),
@@ -184,3 +193,17 @@ def test_settings_that_no_adapter_of_ours_has_are_refused(
     with pytest.raises(ValueError, match=reason):
         load_adapter(tiny_model, tmp_path)
     assert 'antigravity' not in set(sys.modules) - before
+
+
+def test_a_rank_that_the_weights_have_is_bounded(
+    tiny_model: LLMMDEForDepthEstimation, tmp_path: Path
+) -> None:
+    """A weight without any number costs nothing in a file, and may have any rank."""
+    add_lora(tiny_model).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / 'adapter_model.safetensors')
+    weights['base_model.model.x.lora_A.weight'] = torch.empty(10**9, 0)
+    save_file(weights, tmp_path / 'adapter_model.safetensors')
+    path = tmp_path / 'adapter_config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'r': 10**9}))
+    with pytest.raises(ValueError, match='has rank 1000000000'):
+        load_adapter(tiny_model, tmp_path)
