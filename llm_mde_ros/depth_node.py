@@ -44,14 +44,18 @@ WARN_PERIOD_S = 5.0  # between two warnings of the same kind
 
 
 def reported(transition: Callable) -> Callable:
-    """Log what a lifecycle callback raises: rclpy turns it into an ERROR and forgets it."""
+    """Tell what a lifecycle callback raises: rclpy turns it into an ERROR and forgets it."""
 
     @wraps(transition)
     def call(self: LifecycleNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(self, state)
-        except Exception:  # whatever it is: it is logged and raised again
+        except Exception as error:  # whatever it is: it is told and raised again
             self.get_logger().error(traceback.format_exc())
+            self._configure_error = (
+                f'{transition.__name__} failed ({type(error).__name__}: {error}), the log says '
+                'where. Then configure again: ros2 lifecycle set <node> configure.'
+            )
             raise
 
     return call
@@ -77,8 +81,12 @@ class DepthNode(LifecycleNode):
         self.worker: FrameWorker | None = None
         self._reference: ReferenceInput | None = None
         self._counters = FrameCounters()
-        self._image_input = MatchedSubscription(self, self._on_image)
-        self._info_input = MatchedSubscription(self, self._on_camera_info)
+        self._image_input = MatchedSubscription(
+            self, self._on_image, mend='remap image, or set image_transport'
+        )
+        self._info_input = MatchedSubscription(
+            self, self._on_camera_info, mend='remap camera_info'
+        )
         self._image_limiter = RateLimiter()
         self._warned_s: dict[str, float] = {}
         # Steady time: these run under use_sim_time without a /clock, too.
@@ -289,7 +297,8 @@ class DepthNode(LifecycleNode):
             image_topic=self._image_input.topic,
             image_publishers=self._image_input.publishers,
             receives_since_s=self._image_input.receives_since_s,
-            input_problem=self._image_input.problem or self._info_input.problem,
+            input_problem=self._image_input.problem,
+            info_problem=self._info_input.problem,
             output_problem=outputs.problem() if outputs else '',
             target_rate_hz=self.settings.target_rate_hz,
             max_rate_hz=self.settings.max_rate_hz,

@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from llm_mde_ros.frame_counters import FrameCounters, rate_hz, recent
 from llm_mde_ros.frame_times import PERCENTILES, usual_ms
 from llm_mde_ros.live_accuracy import LiveAccuracy
-from llm_mde_ros.overload import ENOUGH, is_overloaded, overload_sentence
+from llm_mde_ros.overload import ENOUGH, is_overloaded, overload_sentence, stuck_sentence
 from llm_mde_ros.process_memory import memory_mb
 
 NO_IMAGE_AFTER_S = 2.0
@@ -28,7 +28,8 @@ class NodeSituation:
     image_topic: str = ''
     image_publishers: int = 0
     receives_since_s: float | None = None  # time.monotonic; None: images are not received
-    input_problem: str = ''  # why messages of a publisher cannot come
+    input_problem: str = ''  # why images of a publisher cannot come
+    info_problem: str = ''  # the same of camera_info
     output_problem: str = ''  # why a subscriber gets nothing
     target_rate_hz: float = 0.0  # of the parameters
     max_rate_hz: float = 0.0
@@ -91,6 +92,8 @@ def input_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[by
             f'No image on {situation.image_topic} for {silent_s:.1f} s: is the camera alive, and '
             'does the link carry its images?',
         )
+    if situation.info_problem:
+        return DiagnosticStatus.WARN, situation.info_problem
     is_any_good = counters.published > counters.published_before
     if counters.dropped_in_a_row and not is_any_good:
         in_a_row = counters.dropped_in_a_row
@@ -129,6 +132,9 @@ def output_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[b
             'Nobody listens: subscribe to an output, see that names and namespaces are the same, '
             'or deactivate the node.',
         )
+    stuck = stuck_sentence(counters)
+    if stuck:
+        return DiagnosticStatus.ERROR, stuck
     if is_overloaded(counters, target_hz=_target_hz(situation, counters)):
         return DiagnosticStatus.WARN, overload_sentence(counters)
     return DiagnosticStatus.OK, f'Publishes {", ".join(listened)}.'
@@ -143,7 +149,7 @@ def model_verdict(situation: NodeSituation) -> tuple[bytes, str]:
     warnings = list(filter(None, situation.model_warnings))
     level = DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK
     state = 'Loaded.' if situation.model else 'Not loaded.'
-    return level, ' '.join(warnings) or situation.model_loading or state
+    return level, ' '.join(filter(None, [*warnings, situation.model_loading])) or state
 
 
 def image_age_s(counters: FrameCounters) -> float | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 import time
 
@@ -41,6 +43,16 @@ class FrameCounters:
     published_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
     times: deque[FrameTimes] = field(default_factory=lambda: deque(maxlen=300))
     last_stamp_ns: int = 0
+    busy_since_s: float | None = None  # with the frame in work; None: there is none
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Tell since when a frame is in work, while it is."""
+        self.busy_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.busy_since_s = None
 
     def count_received(self, frame: Frame) -> bool:
         """Return True when the stamp is before the last one (a bag that starts again)."""

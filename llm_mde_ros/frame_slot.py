@@ -8,6 +8,8 @@ import threading
 
 from sensor_msgs.msg import CompressedImage, Image
 
+MAX_PERIOD_NS = 10**18  # next to never; 1e9 / 1e-300 is no number
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -69,7 +71,7 @@ class RateLimiter:
 
     def allows(self, stamp_ns: int, *, max_rate_hz: float) -> bool:
         """Tell whether the frame may pass; max_rate_hz 0 lets all pass."""
-        period_ns = round(1e9 / max_rate_hz) if max_rate_hz else 0
+        period_ns = round(min(1e9 / max_rate_hz, MAX_PERIOD_NS)) if max_rate_hz else 0
         jumped_back = stamp_ns < self._last_ns
         self._last_ns = stamp_ns
         if self._passed_ns is None or jumped_back:

@@ -118,10 +118,15 @@ class FrameWorker:
         times = FrameTimes(frame.received_s)
         times.end('wait')
         try:
-            worked, messages, compare = self._outputs(frame, wanted - {'stats'}, parameters, times)
+            with self._counters.busy():
+                outputs = self._outputs(frame, wanted - {'stats'}, parameters, times)
+            worked, messages, compare = outputs
         except FrameError as error:
             self._counters.count_dropped(error.stage, str(error))
             self._warn(error.stage, f'Image dropped ({error.stage}): {error}')
+            return
+        if not self.enabled:  # switched off meanwhile
+            self._counters.unwanted += 1
             return
         failed = self._publish(messages)
         if messages and len(failed) == len(messages):

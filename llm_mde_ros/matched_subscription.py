@@ -30,9 +30,10 @@ class MatchedSubscription:
     (a camera_info that is sent once). Call follow() now and then.
     """
 
-    def __init__(self, node: Node, callback: Callable[[Any], None]) -> None:
+    def __init__(self, node: Node, callback: Callable[[Any], None], *, mend: str) -> None:
         self._node = node
         self._callback = callback
+        self._mend = mend  # what to do about messages of another type
         self._subscription = None
         self._current: tuple | None = None
         self.topic = ''
@@ -51,7 +52,7 @@ class MatchedSubscription:
         """
         offers = self._node.get_publishers_info_by_topic(topic)
         self.publishers, self.topic = len(offers), topic
-        self._tell(_problem(offers, message_type, topic, reliability))
+        self._tell(_problem(offers, message_type, topic, reliability, mend=self._mend))
         if not receive:
             self.close()
             return
@@ -99,17 +100,19 @@ class MatchedSubscription:
 
 
 def _problem(
-    offers: list[TopicEndpointInfo], message_type: type, topic: str, reliability: str
+    offers: list[TopicEndpointInfo],
+    message_type: type,
+    topic: str,
+    reliability: str,
+    *,
+    mend: str,
 ) -> str:
     """Return why messages of one of the publishers cannot come, and what to do; empty: all can."""
     expected = f'{message_type.__module__.partition(".")[0]}/msg/{message_type.__name__}'
     for offer in offers:
         who = f'{offer.node_namespace.rstrip("/")}/{offer.node_name}'
         if offer.topic_type != expected:
-            return (
-                f'{who} publishes {topic} as {offer.topic_type}, expected {expected}: remap the '
-                'topic, or set image_transport.'
-            )
+            return f'{who} publishes {topic} as {offer.topic_type}, expected {expected}: {mend}.'
         if (reliability, offer.qos_profile.reliability) == ('reliable', BEST_EFFORT):
             return (
                 f'{who} offers {topic} best effort only, so that nothing arrives: set '

@@ -23,8 +23,12 @@ class ReferenceInput:
         self._node = node
         self._transforms = FrameTransforms(node)
         self.accuracy = LiveAccuracy(self._transforms)
-        self._messages = MatchedSubscription(node, self.accuracy.add)
-        self._infos = MatchedSubscription(node, self.accuracy.add_camera_info)
+        self._messages = MatchedSubscription(
+            node, self.accuracy.add, mend='let one type be published there, or set reference.topic'
+        )
+        self._infos = MatchedSubscription(
+            node, self.accuracy.add_camera_info, mend='remap it at its publisher'
+        )
         self._topic = ''
 
     def follow(self, topic: str, *, receive: bool = True) -> None:

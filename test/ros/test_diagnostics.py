@@ -65,6 +65,10 @@ def test_all_is_well(counters):
         ({'output_problem': 'Latched!'}, 'output', WARN, 'Latched!'),
         ({'camera_warning': 'Calibrate!'}, 'input', WARN, 'Calibrate!'),
         ({'configure_error': 'No model.'}, 'model', ERROR, 'No model.'),
+        ({'info_problem': 'Other type!'}, 'input', WARN, 'Other type!'),
+        ({'input_problem': 'A', 'info_problem': 'B'}, 'input', WARN, 'A'),
+        ({'model_warnings': ('A.', ''), 'model_loading': 'B.'}, 'model', WARN, 'A. B.'),
+        ({'model_loading': 'New.'}, 'model', OK, 'New.'),
     ],
 )
 def test_what_is_wrong_is_said(counters, change, part, level, sentence):
@@ -89,6 +93,33 @@ def test_a_problem_of_the_input_is_an_error_while_no_image_comes():
     silent = replace(GOOD, input_problem='Best effort!', receives_since_s=time.monotonic() - 10)
     status = statuses(silent, FrameCounters())['depth: input']
     assert (status.level, status.message) == (ERROR, 'Best effort!')
+
+
+def test_a_silent_camera_is_told_before_a_problem_of_its_camera_info():
+    silent = replace(GOOD, info_problem='Other type!', receives_since_s=time.monotonic() - 10)
+    status = statuses(silent, FrameCounters())['depth: input']
+    assert (status.level, status.message[:22]) == (ERROR, 'No image on /image for')
+
+
+@pytest.mark.parametrize(
+    ('busy_s', 'usual_s', 'level'), [(4.0, 0.1, OK), (6.0, 0.1, ERROR), (6.0, 4.0, OK)]
+)
+def test_an_image_that_takes_long_is_an_error(counters, busy_s, usual_s, level):
+    counters.times[0]._ended_s = counters.times[0]._received_s + usual_s
+    counters.busy_since_s = time.monotonic() - busy_s
+    status = statuses(GOOD, counters)['depth: output']
+    assert status.level == level
+    assert status.message.startswith('No depth for 6.0 s: ') == (level == ERROR)
+    counters.times.clear()
+    assert statuses(GOOD, counters)['depth: output'].level == (ERROR if busy_s > 5 else OK)
+
+
+def test_without_a_frame_that_was_measured_there_is_no_overload():
+    counters = stream(received_hz=20, every=100)
+    counters.times.clear()
+    counters.published_at_s.clear()
+    status = statuses(GOOD, counters)['depth: output']
+    assert (status.level, 'nan' in status.message) == (OK, False)
 
 
 def stream(*, received_hz: float, every: int, outputs_s: float = 0.0) -> FrameCounters:

@@ -59,6 +59,7 @@ def test_a_jump_back_starts_anew():
     assert not limiter.allows(100_100 * MS, max_rate_hz=0.1)
     assert limiter.allows(5 * MS, max_rate_hz=0.1)
     assert not limiter.allows(10 * MS, max_rate_hz=0.1)
+    assert not limiter.allows(20 * MS, max_rate_hz=5e-324)
 
 
 def test_a_raised_rate_acts_at_once():

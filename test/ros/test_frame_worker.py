@@ -192,6 +192,21 @@ def test_switched_off_nothing_is_worked_on_and_the_next_frame_is(bench):
     assert bench.counters.published == 1
 
 
+def test_switched_off_while_a_frame_is_worked_on_it_is_not_published(bench):
+    infer = bench.estimator.infer
+
+    def switch_off(rgb: np.ndarray, camera: Any) -> DepthPrediction:
+        assert bench.counters.busy_since_s <= time.monotonic()
+        bench.worker.enabled = False
+        return infer(rgb, camera)
+
+    bench.estimator.infer = switch_off
+    bench.put()
+    assert bench.publishers.sent == []
+    assert (bench.counters.published, bench.counters.unwanted) == (0, 1)
+    assert bench.counters.busy_since_s is None
+
+
 def test_filters_begin_anew(bench):
     bench.parameters = DepthNodeParameters(
         camera_info_timeout_s=0.0, filters_temporal_enable=True, filters_temporal_time_s=1.0
