@@ -84,8 +84,10 @@ class AdapterRequests:
     def _tell(self, problem: str) -> None:
         """Say what came of a request: in the log, and the parameter what serves now."""
         node, adapter = self._node, self._node.model.adapter
-        if problem:
+        if self._swap.problem:
             node.get_logger().error(problem)
+        elif problem:  # withdrawn, which was asked for
+            node.get_logger().info(problem)
         else:
             node.get_logger().info(f'Serving with adapter {adapter or "none"}.')
             for warning in node.model.loaded.warnings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
 Answer = Callable[[bool, str], None]  # success and message
@@ -34,7 +35,10 @@ class LateService:
 
             def answer(success: bool, message: str) -> None:
                 response.success, response.message = success, message
-                send(response, header)
+                try:
+                    send(response, header)
+                except rclpy_implementation.RCLError as error:  # whoever asked has gone
+                    node.get_logger().warning(f'No answer of {name} could be sent: {error}')
 
             callback(request, answer)
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from llm_mde_msgs.srv import LoadAdapter
     from llm_mde_ros.depth_node import DepthNode
 
-SAVE_WAIT_S = 3.0  # for an image
+SAVE_WAIT_S = 15.0  # for an image that is worked on; /diagnostics says earlier what is wrong
+MAX_PERIOD_S = 3600.0  # of max_rate_hz, which can be next to nothing
 
 
 class NodeServices:
@@ -37,6 +38,7 @@ class NodeServices:
         self._node = node
         self._saving: Answer | None = None  # who waits for a frame
         self._patience: Timer | None = None
+        self._written: Future[Path] | None = None  # the frame that was saved last
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix='save')
         for service in SERVICES:
             if service.service_type is not None:
@@ -52,8 +54,10 @@ class NodeServices:
         self._give_up('The node was deactivated.')
 
     def join(self) -> None:
-        """Wait for what is being written; nothing is saved after it."""
+        """Wait for what is being written and answer; nothing is saved after it."""
         self._disk.shutdown()
+        if self._saving is not None and self._written is not None:
+            self._report(self._written, self._saving)
 
     def about(self) -> dict[str, Any]:
         """Return what a report of a fault has to tell, ready for JSON."""
@@ -108,15 +112,16 @@ class NodeServices:
             answer(False, 'Another frame is being saved.')
         else:
             self._saving = answer
+            max_rate_hz = self._node.settings.max_rate_hz
+            period_s = min(1 / max_rate_hz, MAX_PERIOD_S) if max_rate_hz else 0.0
+            wait_s = SAVE_WAIT_S + period_s
+            reason = f'No image was worked on within {wait_s:g} s: /diagnostics says why.'
             self._patience = self._node.create_timer(
-                SAVE_WAIT_S, self._lose_patience, clock=self._node.steady_clock
+                wait_s, partial(self._give_up, reason), clock=self._node.steady_clock
             )
             deliver = self._node.deliver
             worker.show_next(lambda frame: deliver(partial(self._write, frame, answer)))
             self._node.poll()
-
-    def _lose_patience(self) -> None:
-        self._give_up(f'No image was worked on within {SAVE_WAIT_S:g} s: /diagnostics says why.')
 
     def _give_up(self, reason: str) -> None:
         """Tell whoever still waits for an image that none comes."""
@@ -129,8 +134,9 @@ class NodeServices:
             return  # who asked was told that it takes too long
         self._stop_timer()
         folder = Path(self._node.settings.save_folder).expanduser()
-        written = self._disk.submit(save_frame, frame, folder=folder, about=self.about())
-        written.add_done_callback(lambda w: self._node.deliver(partial(self._report, w, answer)))
+        self._written = self._disk.submit(save_frame, frame, folder=folder, about=self.about())
+        deliver = self._node.deliver
+        self._written.add_done_callback(lambda w: deliver(partial(self._report, w, answer)))
 
     def _report(self, written: Future[Path], answer: Answer) -> None:
         if answer is not self._saving:

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.service import Service
+from std_srvs.srv import Trigger
 import torch
 
 from llm_mde_core.estimator import DepthEstimator, DepthPrediction
-from llm_mde_ros import adapter_requests, depth_node
+from llm_mde_ros import adapter_requests, depth_node, overload, services
+from llm_mde_ros.late_service import LateService
 from llm_mde_ros.model_loading import LoadedModel
 from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.topics import LoadAdapter
@@ -69,8 +72,12 @@ def context(own_domain: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def robot(slow: SlowEstimator, context: None, robot_around: Any) -> Iterator[Any]:
-    stop = Event()
+def stop() -> Event:
+    return Event()
+
+
+@pytest.fixture
+def robot(slow: SlowEstimator, context: None, robot_around: Any, stop: Event) -> Iterator[Any]:
     thread = Thread(target=depth_node.run, args=(stop,))
     thread.start()
     process = SimpleNamespace(poll=lambda: None if thread.is_alive() else 1)
@@ -83,8 +90,10 @@ def robot(slow: SlowEstimator, context: None, robot_around: Any) -> Iterator[Any
 
 
 def test_services_answer_and_images_are_taken_while_the_network_runs(
-    robot: Any, slow: SlowEstimator, rgb: np.ndarray
+    robot: Any, slow: SlowEstimator, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(overload, 'NO_DEPTH_AFTER_S', 0.3)
+    monkeypatch.setattr(services, 'SAVE_WAIT_S', 0.3)
     robot.wait_for(lambda: robot.state() == 'active', 'active node')
     robot.listen('depth/image')
     first_ns = robot.show(rgb)
@@ -96,9 +105,53 @@ def test_services_answer_and_images_are_taken_while_the_network_runs(
     robot.wait_for(lambda: robot.count('skipped') == 2, 'skipped images')
     assert time.monotonic() - started_s < 10.0
     assert robot.received['depth/image'] == []
+    robot.wait_for(lambda: robot.told('output').startswith('No depth for '), 'error')
+    assert robot.statuses['output'].level == b'\2'
+    answer = robot.ask('save_frame')
+    assert not answer.success
+    assert answer.message == 'No image was worked on within 0.3 s: /diagnostics says why.'
     slow.let_go.set()
     robot.answer('depth/image', first_ns)
     robot.answer('depth/image', newest_ns)
+    robot.wait_for(lambda: robot.told('output') == 'Publishes depth/image.', 'recovery')
+
+
+def test_switched_off_the_image_in_the_network_is_not_published_and_ended_the_saved_one_is_told(
+    robot: Any,
+    slow: SlowEstimator,
+    rgb: np.ndarray,
+    stop: Event,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    writing, go_on = Event(), Event()
+
+    def write(*_: object, **__: object) -> str:
+        writing.set()
+        assert go_on.wait(60)
+        return 'frames/last'
+
+    monkeypatch.setattr(services, 'save_frame', write)
+    robot.wait_for(lambda: robot.state() == 'active', 'active node')
+    robot.listen('depth/image')
+    robot.show(rgb)
+    robot.wait_for(slow.busy.is_set, 'inference')
+    assert robot.ask('enable', data=False).success
+    slow.let_go.set()
+    robot.wait_for(lambda: robot.count('unwanted') == 1, 'end of the image')
+    assert robot.received['depth/image'] == []
+    assert robot.ask('enable', data=True).success
+
+    answer = robot.start_asking('save_frame')
+    robot.answer('depth/image', robot.show(rgb))
+    robot.wait_for(writing.is_set, 'begin of the writing')
+    stop.set()
+    time.sleep(0.2)  # so that the node waits for the end of it
+    go_on.set()
+    end_s = time.monotonic() + 30
+    while not answer.done():
+        assert time.monotonic() < end_s
+        robot.executor.spin_once(timeout_sec=0.02)
+    assert (answer.result().success, answer.result().message) == (True, 'frames/last')
 
 
 def test_a_gpu_without_memory_costs_one_frame_and_is_told(
@@ -152,6 +205,9 @@ def test_the_node_goes_on_while_an_adapter_is_loaded_and_whatever_happens_to_it(
     def adapter() -> str:
         return json.loads(robot.ask('info').message)['parameters']['adapter']
 
+    def serving() -> str:
+        return json.loads(robot.ask('info').message)['model']['adapter']
+
     robot.wait_for(lambda: robot.state() == 'active', 'active node')
     robot.listen('depth/image')
     first = robot.start_asking('load_adapter', adapter='first')
@@ -176,7 +232,7 @@ def test_the_node_goes_on_while_an_adapter_is_loaded_and_whatever_happens_to_it(
     assert robot.transition('deactivate')  # which does not end it
     assert adapter() == ''
     load.go_on.set()
-    robot.wait_for(lambda: robot.values('model')['adapter'] == 'none', 'end of the load')
+    robot.wait_for(lambda: serving() == 'none', 'end of the load')
 
     load.go_on.clear()
     third = robot.start_asking('load_adapter', adapter='third')
@@ -241,13 +297,41 @@ def test_a_bug_while_running_keeps_its_traceback_and_the_node_is_taken_down(
     assert len(ended) == 1
 
 
-def test_a_reader_of_diagnostics_that_is_too_slow_does_not_end_the_node(context: None):
+def test_a_bug_in_a_transition_is_told_until_the_node_is_configured(
+    context: None, slow: SlowEstimator, monkeypatch: pytest.MonkeyPatch
+):
     node = depth_node.DepthNode()
-    node._counters.publish_errors = 1
 
-    def refuse(_message: object) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError('a bug')
+
+    def told() -> str:
+        return node._situation().configure_error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(depth_node, 'OutputPublishers', fail)
+        node.trigger_configure()
+    assert node.state_label == 'unconfigured'
+    assert told().startswith("on_configure failed (KeyError: 'a bug'), the log says where.")
+    assert node.trigger_configure() == depth_node.TransitionCallbackReturn.SUCCESS
+    assert told() == ''
+    node.close()
+    node.join()
+    node.destroy_node()
+
+
+def test_who_asked_and_who_reads_diagnostics_cannot_end_the_node(
+    context: None, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
         raise rclpy_implementation.RCLError('cannot publish data')
 
+    monkeypatch.setattr(Service, 'send_response', refuse)
+    node = depth_node.DepthNode()
+    LateService(node, Trigger, 'late', lambda _request, answer: answer(True, 'Too late.'))
+    *_, late = node.services
+    late.send_response((Trigger.Request(), Trigger.Response()), None)
+    node._counters.publish_errors = 1
     sound = node._diagnostics
     node._diagnostics = SimpleNamespace(publish=refuse)
     node._publish_diagnostics()
