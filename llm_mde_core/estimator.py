@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+import threading
 import time
 from typing import Any
 
@@ -32,6 +33,7 @@ from llm_mde_core.model_files import find_model
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_core.prompt import CLASS_WORDS, decode_prompt
 
+LOADING = threading.Lock()  # transformers changes what all threads share: torch's default dtype
 KEPT_FRAMES = 8  # of cameras; a zoom lens has a new one with every step
 
 
@@ -87,11 +89,11 @@ class DepthEstimator:
             LLMMDEImageProcessor.from_config(exported.config).check_file(source)
             return cls(exported, name=str(model), device=device, precision='fp32', compile='off')
         try:
-            with _no_progress_bar():
+            with LOADING, _no_progress_bar():
                 network = LLMMDEForDepthEstimation.from_pretrained(source, local_files_only=True)
-            LLMMDEImageProcessor.from_config(network.config).check_file(source)
-            if adapter:
-                network = load_adapter(network, adapter)
+                LLMMDEImageProcessor.from_config(network.config).check_file(source)
+                if adapter:
+                    network = load_adapter(network, adapter)
             _check_finite(network, adapter or source)
         except (OSError, ValueError):
             raise
@@ -184,7 +186,7 @@ class DepthEstimator:
         focal_px = camera.resized(width=fit.width, height=fit.height).focal_px
         inputs = (
             image,
-            torch.full((1,), focal_px, device=self.device),
+            torch.full((1,), focal_px, dtype=torch.float32, device=self.device),
             self.model.constants(),
         )
         key = (fit, height, width)

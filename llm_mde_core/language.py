@@ -88,7 +88,7 @@ class LanguageModel(nn.Module):
         allowed = used.bool()[:, None, None, :].expand(-1, 1, count, -1)
         if self.is_causal:
             allowed = allowed.tril()
-        mask = torch.zeros(allowed.shape, device=used.device)
+        mask = torch.zeros(allowed.shape, dtype=torch.float32, device=used.device)
         return mask.masked_fill(~allowed, torch.finfo(mask.dtype).min)
 
     def _positions(self, prompt_mask: torch.Tensor, *, image_tokens: int) -> torch.Tensor:

@@ -14,6 +14,9 @@ from llm_mde_core.config import LLMMDEConfig
 CHECKPOINTS = Path(__file__).parent / 'checkpoints'
 PARTS = ('vision', 'language')
 FETCHED = ['*.json', '*.safetensors', '*.txt']
+# While it is parsed no other thread of the process works.
+MAX_JSON_BYTES = 1_000_000  # an index of a thousand weights has 0.1 MB
+MAX_TOKENIZER_BYTES = 64_000_000  # the largest vocabularies have half of it
 
 
 def find_model(model: str | Path, *, allow_download: bool) -> str:
@@ -50,6 +53,10 @@ def check_model_folder(folder: str | Path) -> None:
     another kind to torch.load.
     """
     folder = Path(folder)
+    for path in sorted(folder.glob('*.json')):
+        _check_size(path, MAX_TOKENIZER_BYTES)
+    if (folder / 'adapter_config.json').exists():  # transformers would give it to peft, unseen
+        raise ValueError(f'{folder} holds a model and an adapter: each needs a folder of its own')
     config = read_object(folder / 'config.json')
     if config.get('model_type') != LLMMDEConfig.model_type:
         raise ValueError(
@@ -95,7 +102,8 @@ def pinned_model(name: str) -> tuple[str, str]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; ValueError for anything else."""
+    """Read a JSON object; ValueError for anything else, or for one that is too large."""
+    _check_size(path, MAX_JSON_BYTES)
     try:
         value = json.loads(path.read_text())
     except ValueError as error:  # bytes that are no text, too
@@ -105,3 +113,9 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f'{path} holds no JSON object')
     return value
+
+
+def _check_size(path: Path, most: int) -> None:
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f'{path} has {size / 1e6:.0f} MB, of at most {most / 1e6:.0f}')

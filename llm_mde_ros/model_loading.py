@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from functools import cached_property
 import hashlib
-import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,13 @@ import torch
 
 from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.geometry import Camera
-from llm_mde_core.model_files import CHECKPOINTS
+from llm_mde_core.model_files import CHECKPOINTS, read_object
 from llm_mde_ros.parameters import DepthNodeParameters
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
 
 METRICS = 'metrics.json'  # what few-shot adaptation found out about its adapter
-MAX_METRICS_BYTES = 1_000_000
 ON_THE_CPU = 'The GPU ran out of memory, so that the network is on the CPU, which is slower.'
 
 
@@ -69,29 +68,42 @@ def load_model(parameters: DepthNodeParameters, log: RcutilsLogger) -> LoadedMod
 
 def check_allowed(parameters: DepthNodeParameters, *, known: Container[str]) -> None:
     """
-    Raise ValueError when a folder that is asked for at run time is outside of `allowed_folder`.
+    Raise ValueError when what is asked for at run time is no folder inside of `allowed_folder`.
 
-    `known` are those that the node has already; the operator named them when it was started.
+    Neither the folder nor a file in it may be a link that leads out. `known` are those that the
+    node has already; the operator named them when it was started.
     """
     if not parameters.allowed_folder:
         return
-    allowed = Path(parameters.allowed_folder).expanduser().resolve()
+    allowed = os.path.realpath(parameters.allowed_folder)  # Path.resolve() raises at a loop
     bundled = {folder.name for folder in CHECKPOINTS.iterdir()}
     for name in ('model', 'adapter'):
         asked = getattr(parameters, name)
         if not asked or asked in known or (name == 'model' and asked in bundled):
             continue
-        if not Path(asked).resolve().is_relative_to(allowed):  # wherever links lead
-            raise ValueError(f'{name} {asked!r} is outside of allowed_folder ({allowed}).')
+        _check_inside(asked, allowed, what=f'{name} {asked!r}')
+
+
+def _check_inside(folder: str, allowed: str, *, what: str) -> None:
+    found = Path(os.path.realpath(folder))
+    if not found.is_relative_to(allowed):
+        raise ValueError(f'{what} is outside of allowed_folder ({allowed}).')
+    try:
+        entries = sorted(found.iterdir())
+    except OSError as error:  # a model of the hub, too
+        raise ValueError(f'{what} is no folder inside of allowed_folder ({allowed}).') from error
+    for entry in entries:
+        if not Path(os.path.realpath(entry)).is_relative_to(allowed):
+            raise ValueError(
+                f'{what} has a link, {entry.name!r}, out of allowed_folder ({allowed}).'
+            )
 
 
 def adapter_warnings(adapter: str) -> tuple[str, ...]:
     """Return what few-shot adaptation has against its adapter, as sentences; mostly nothing."""
     try:
-        with (Path(adapter) / METRICS).open('rb') as file:
-            found = json.loads(file.read(MAX_METRICS_BYTES))
-        worthwhile = found['worthwhile']
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        worthwhile = read_object(Path(adapter) / METRICS).get('worthwhile')
+    except (OSError, ValueError):
         return ()  # an adapter from elsewhere
     if worthwhile is not False:
         return ()

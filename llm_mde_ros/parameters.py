@@ -13,6 +13,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 import difflib
 from functools import cached_property
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_mde_core.filters import FilterSettings
@@ -116,7 +117,7 @@ class DepthNodeParameters:
         changes=CONFIGURE,
     )
     allow_download: bool = _parameter(
-        False, 'Fetch a model from the hub when it is not on this machine', changes=CONFIGURE
+        False, 'Fetch a model from the hub when it is not on this machine', changes=START
     )
     cpu_fallback: bool = _parameter(
         False, 'Go on, more slowly, on the CPU when the GPU is out of memory'
@@ -362,13 +363,24 @@ def declare(node: Node) -> DepthNodeParameters:
         if name not in SPECS and not name.startswith(FOREIGN_PREFIXES):
             node.get_logger().warning(unknown_parameter_sentence(name))
             node.undeclare_parameter(name)
-    parameters = DepthNodeParameters().changed(overrides.values())
+    parameters = _at_home(DepthNodeParameters().changed(overrides.values()))
     for name, spec in SPECS.items():
         if node.has_parameter(name):
             node.undeclare_parameter(name)
         value = getattr(parameters, spec.name)
         node.declare_parameter(name, value, descriptor(spec), ignore_override=True)
     return parameters
+
+
+def _at_home(parameters: DepthNodeParameters) -> DepthNodeParameters:
+    """Put the home folder in place of ~; ValueError where nobody has one."""
+    folders = {name: getattr(parameters, name) for name in ('allowed_folder', 'save_folder')}
+    for name, folder in folders.items():
+        try:
+            folders[name] = str(Path(folder).expanduser()) if folder else ''
+        except RuntimeError as error:
+            raise ValueError(f'{name} {folder!r}: there is no such home folder.') from error
+    return replace(parameters, **folders)
 
 
 def unknown_parameter_sentence(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -236,3 +237,37 @@ def test_confidence_is_calibrated_by_the_factor_in_the_configuration(
     # the doubt of a Laplace twice as wide is the root; enlarged afterwards, so only nearly
     np.testing.assert_allclose(1 - after.confidence, (1 - before.confidence) ** 0.5, atol=0.01)
     assert after.confidence.max() < before.confidence.min()
+
+
+def test_what_another_thread_loads_changes_no_depth(
+    estimator: DepthEstimator, rgb: np.ndarray
+) -> None:
+    """While transformers reads weights of another type, that is torch's default for all."""
+    expected = estimator.infer(rgb, camera_of(rgb))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = estimator.infer(rgb, camera_of(rgb))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found.depth_m, expected.depth_m)
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
+
+
+def test_one_model_is_loaded_at_a_time(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loading = LLMMDEForDepthEstimation.from_pretrained, []
+    second = threading.Thread(target=DepthEstimator.from_pretrained, args=[tiny_model_dir])
+
+    def slow(folder: str, **more: object) -> LLMMDEForDepthEstimation:
+        loading.append(threading.current_thread())
+        if second not in loading:
+            second.start()
+            second.join(0.5)
+            assert second not in loading
+        return load(folder, **more)
+
+    monkeypatch.setattr(LLMMDEForDepthEstimation, 'from_pretrained', slow)
+    DepthEstimator.from_pretrained(tiny_model_dir)
+    second.join()
+    assert second in loading

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import shutil
 
 import pytest
 
@@ -101,3 +102,26 @@ def test_weights_under_another_name_are_refused(tiny_model_dir: Path, tmp_path: 
     (tmp_path / 'config.json').write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r'only model\.safetensors is read'):
         find_model(tmp_path, allow_download=False)
+
+
+@pytest.mark.parametrize(
+    ('name', 'size', 'limit'),
+    [('config.json', 2 * 10**6, 1), (INDEX, 2 * 10**6, 1), ('tokenizer.json', 10**8, 64)],
+)
+def test_a_document_that_takes_long_to_parse_is_refused(
+    tiny_model_dir: Path, tmp_path: Path, name: str, size: int, limit: int
+) -> None:
+    shutil.copytree(tiny_model_dir, tmp_path, dirs_exist_ok=True)
+    check_model_folder(tmp_path)
+    with (tmp_path / name).open('a') as file:
+        file.truncate(size)
+    with pytest.raises(ValueError, match=rf'{name} has \d+ MB, of at most {limit}$'):
+        check_model_folder(tmp_path)
+
+
+def test_an_adapter_inside_of_a_model_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Transformers would have peft load it, whatever its file says."""
+    shutil.copytree(tiny_model_dir, tmp_path, dirs_exist_ok=True)
+    (tmp_path / 'adapter_config.json').write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ValueError, match='each needs a folder of its own'):
+        check_model_folder(tmp_path)
