@@ -133,7 +133,7 @@ class NodeServices:
         if answer is not self._saving:
             return  # who asked was told that it takes too long
         self._stop_timer()
-        folder = Path(self._node.settings.save_folder).expanduser()
+        folder = Path(self._node.settings.save_folder)
         self._written = self._disk.submit(save_frame, frame, folder=folder, about=self.about())
         deliver = self._node.deliver
         self._written.add_done_callback(lambda w: deliver(partial(self._report, w, answer)))
