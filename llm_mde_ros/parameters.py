@@ -124,7 +124,7 @@ class DepthNodeParameters:
     )
     allowed_folder: str = _parameter(
         '',
-        'A model or adapter that is asked for at run time has to be in this folder; empty: in any',
+        'A model or adapter asked for at run time is a folder in here, its files too; empty: any',
         changes=START,
     )
     save_folder: str = _parameter(

@@ -268,6 +268,7 @@ def test_a_filter_of_the_cloud_is_switched_off_and_keeps_its_limit(
         ('hfov_deg', float('nan'), ''),
         ('model', 'other', 'clean up'),
         ('autostart', False, 'read-only'),
+        ('allow_download', True, 'read-only'),
     ],
 )
 def test_a_bad_parameter_is_rejected_with_a_reason(robot: Any, name: str, value: Any, reason: str):

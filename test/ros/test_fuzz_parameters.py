@@ -63,9 +63,19 @@ def check(parameters: DepthNodeParameters) -> None:
         if limits:
             assert math.isfinite(value)
             assert limits[0] <= value <= limits[1]
+    assert not parameters.save_folder.startswith('~')
 
 
-@pytest.mark.parametrize('text', ['""', '/**: {ros__parameters: {model: []}}', '[', 'a: b'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '""',
+        '/**: {ros__parameters: {model: []}}',
+        '/**: {ros__parameters: {save_folder: ~nobody_at_all/frames}}',
+        '[',
+        'a: b',
+    ],
+)
 def test_the_program_ends_with_a_sentence(text: str, folder: Path) -> None:
     path = folder / 'broken.yaml'
     path.write_text(text)
