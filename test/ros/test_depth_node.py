@@ -382,6 +382,11 @@ def test_a_camera_that_the_node_cannot_hear_is_named_with_what_to_do(robot: Any,
     robot.wait_for(lambda: 'expected sensor_msgs/msg/Image' in robot.told('input'), 'sentence')
     assert 'image_transport' in robot.told('input')
     robot.unplug()
+    robot.camera(CompressedImage, 'camera_info', listened=False)
+    robot.answer('depth/image', robot.show(rgb, fx=None))
+    expected = 'expected sensor_msgs/msg/CameraInfo: remap camera_info.'
+    robot.wait_for(lambda: robot.told('input').endswith(expected), 'sentence')
+    robot.unplug()
 
 
 def test_a_listener_that_gets_nothing_is_named_with_what_to_do(robot: Any):
