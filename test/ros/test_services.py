@@ -54,6 +54,8 @@ def adapters(folder: Path, tiny_model_dir: Path) -> Path:
     (allowed / 'useless' / 'metrics.json').write_text('{"worthwhile": false}')
     shutil.copytree(near, folder / 'outside')
     (allowed / 'link').symlink_to(folder / 'outside')
+    (allowed / 'loop').symlink_to(allowed / 'loop')
+    (allowed / 'empty').mkdir()
     return allowed
 
 
@@ -122,7 +124,7 @@ def test_what_served_before_goes_on_when_an_adapter_fails(
         'broken': 'its depth of a test image is not finite',
         'cut': 'damaged',
         'wild': 'cannot serve',
-        'missing': 'no adapter in',
+        'empty': 'no adapter in',
     }.items():
         answer = robot.ask('load_adapter', adapter=f'{adapters}/{name}')
         assert not answer.success
@@ -133,10 +135,10 @@ def test_what_served_before_goes_on_when_an_adapter_fails(
         assert facts(robot)['parameters']['adapter'] == near
         assert facts(robot)['model']['adapter'] == near
         np.testing.assert_array_equal(depth_of(), near_m)
-    for name in ('link', '../outside'):
+    for name in ('link', '../outside', 'loop', 'missing'):
         answer = robot.ask('load_adapter', adapter=f'{adapters}/{name}')
         assert not answer.success
-        assert 'is outside of allowed_folder' in answer.message
+        assert 'side of allowed_folder' in answer.message  # outside, or no folder inside
     assert robot.ask('load_adapter', adapter='').success
     robot.wait_for(lambda: robot.told('model') == 'Loaded.', 'end of the warning')
     np.testing.assert_array_equal(depth_of(), base_m)
