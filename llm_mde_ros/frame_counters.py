@@ -43,11 +43,11 @@ class FrameCounters:
     published_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
     times: deque[FrameTimes] = field(default_factory=lambda: deque(maxlen=300))
     last_stamp_ns: int = 0
-    busy_since_s: float | None = None  # with the frame in work; None: there is none
+    busy_since_s: float | None = None  # the network, with a frame; None: it is not
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Tell since when a frame is in work, while it is."""
+        """Tell since when the network works on a frame, while it does."""
         self.busy_since_s = time.monotonic()
         try:
             yield

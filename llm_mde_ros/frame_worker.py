@@ -118,9 +118,7 @@ class FrameWorker:
         times = FrameTimes(frame.received_s)
         times.end('wait')
         try:
-            with self._counters.busy():
-                outputs = self._outputs(frame, wanted - {'stats'}, parameters, times)
-            worked, messages, compare = outputs
+            worked, messages, compare = self._outputs(frame, wanted - {'stats'}, parameters, times)
         except FrameError as error:
             self._counters.count_dropped(error.stage, str(error))
             self._warn(error.stage, f'Image dropped ({error.stage}): {error}')
@@ -187,7 +185,7 @@ class FrameWorker:
         if self.cameras.warning:
             self._warn('camera', self.cameras.warning)
         times.end('camera')
-        with stage('inference'):
+        with stage('inference'), self._counters.busy():
             prediction = self._estimator.infer(rgb, camera)
         times.end_all(prediction.stage_s)
         self._counters.processed += 1
