@@ -43,7 +43,7 @@ test: setup messages
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST)
 
 soak: setup messages
-	$(BIN)/python -m llm_mde_ros.soak --minutes '$(MINUTES)' --out '$(OUT)/soak'
+	PYTHONPATH=test $(BIN)/python -m soak --minutes '$(MINUTES)' --out '$(OUT)/soak'
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 # Callbacks only store the message, so that this bridges a moment without the processor.
-HISTORY_DEPTH = 5
+HISTORY_DEPTH = 10
 BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT
 
 

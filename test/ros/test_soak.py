@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from llm_mde_ros.soak_accounts import Accounts, Row, Vitals, counts_of, table, verdict
+from soak.accounts import Accounts, Row, Vitals, counts_of, table, verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -100,8 +100,10 @@ def test_the_table_says_what_is_broken() -> None:
 
 def test_half_a_minute_of_the_real_node(tiny_model_dir: Path, tmp_path: Path) -> None:
     # a process of its own, because it sets the environment of ROS
-    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get('PYTHONPATH', '')]))
-    command = [sys.executable, '-m', 'llm_mde_ros.soak', '--minutes', '0.5', '--seed', '2']
+    paths = os.pathsep.join(
+        filter(None, [str(REPOSITORY / 'test'), str(REPOSITORY), os.environ.get('PYTHONPATH', '')])
+    )
+    command = [sys.executable, '-m', 'soak', '--minutes', '0.5', '--seed', '2']
     done = subprocess.run(
         [*command, '--model', str(tiny_model_dir), '--out', str(tmp_path)],
         env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': paths},

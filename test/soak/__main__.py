@@ -2,7 +2,7 @@
 Run the real node for an hour with a camera at 10 Hz, good and bad images, and random faults.
 
 At the end a table tells what became of every image and what the process held; the exit status
-is 1 when a bound is broken. The seed decides the faults, so that a run can be repeated.
+is 1 when a bound is broken. The seed decides which faults come in which order.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.lora import add_lora
 from llm_mde_ros.dds_domain import spinning_node, use_own_domain
 from llm_mde_ros.node_process import NodeProcess
-from llm_mde_ros.soak_accounts import Vitals, table, verdict
-from llm_mde_ros.soak_faults import FAULTS
-from llm_mde_ros.soak_robot import DIAGNOSTICS_PERIOD_S, NODE, SoakRobot
+from soak.accounts import Vitals, table, verdict
+from soak.faults import FAULTS, start_threads
+from soak.robot import DIAGNOSTICS_PERIOD_S, NODE, SoakRobot
 
 FAULT_PERIOD_S = 2.0  # the mean of a random time between two faults
 START_S = 300.0
@@ -66,6 +66,7 @@ def soak(*, seconds: float, seed: int, model: str, out: Path) -> bool:
 def make_faults(robot: SoakRobot, seconds: float, made: list[tuple[float, str]]) -> None:
     """Send images and make faults at random times; `made` tells when (s) which."""
     robot.start()
+    start_threads(robot)
     next_fault_s, next_minute = 0.0, 1
     while robot.seconds < seconds:
         if robot.seconds >= 60 * next_minute:

@@ -16,9 +16,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from llm_mde_ros.bags import header_stamp_ns
 from llm_mde_ros.node_process import NodeProcess
-from llm_mde_ros.soak_accounts import Accounts, Vitals, counts_of, without_fate
-from llm_mde_ros.soak_camera import BAD_FILES, BAD_IMAGES, SoakCamera
 from llm_mde_ros.topics import DIAGNOSTICS, OUTPUTS
+from soak.accounts import Accounts, Vitals, counts_of, without_fate
+from soak.camera import BAD_FILES, BAD_IMAGES, SoakCamera
 
 NODE = '/depth_node'
 RATE_HZ = 10.0
@@ -36,7 +36,7 @@ class SoakRobot:
     ) -> None:
         self.node, self.process, self.random = node, process, random
         self.adapters = adapters  # the last one is damaged
-        self.camera = SoakCamera(random)
+        self.camera = SoakCamera(Random(random.getrandbits(64)))  # used for every image
         self.accounts = Accounts()
         self.samples: list[Vitals] = []
         self.transport = 'raw'

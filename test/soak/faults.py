@@ -18,10 +18,11 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from llm_mde_ros.bench_listener import listener
-from llm_mde_ros.soak_camera import BAD_CALIBRATIONS, ENCODINGS, HFOV_DEG, SIZES
-from llm_mde_ros.soak_robot import SoakRobot
-from llm_mde_ros.topics import OUTPUTS
+from llm_mde_ros.topics import OUTPUTS, LoadAdapter
+from soak.camera import BAD_CALIBRATIONS, ENCODINGS, HFOV_DEG, SIZES
+from soak.robot import SoakRobot
 
+TOO_SLOW = 'ms for a test image'  # of what the node says about an adapter
 HOUR_NS = 3_600_000_000_000
 # Parameters that act on the next frame, and values for them.
 DYNAMIC = {
@@ -164,13 +165,13 @@ def restart(robot: SoakRobot) -> None:
 
 def swap_adapter(robot: SoakRobot) -> None:
     """Let another adapter serve, while images fly; a damaged one must not."""
-    from llm_mde_msgs.srv import LoadAdapter  # not installed everywhere
-
     folder = robot.random.choice(robot.adapters)
     request = LoadAdapter.Request(adapter=folder)
     answer = robot.call(LoadAdapter, 'load_adapter', request)
     is_damaged = folder == robot.adapters[-1]
-    robot.expect(answer.success != is_damaged, f'{folder} was judged right ({answer.message})')
+    was_slow = TOO_SLOW in answer.message  # by chance, on a busy machine
+    is_right = answer.success != is_damaged or was_slow
+    robot.expect(is_right, f'{folder} was judged right ({answer.message})')
 
 
 def off_and_on(robot: SoakRobot) -> None:
@@ -201,6 +202,13 @@ def saved_frame(robot: SoakRobot) -> None:
         shutil.rmtree(Path(answer.message))
 
 
+def start_threads(robot: SoakRobot) -> None:
+    """Ask once for what the node keeps a thread for, before threads are counted."""
+    saved_frame(robot)
+    if swap_adapter in FAULTS:
+        swap_adapter(robot)
+
+
 FAULTS: dict[Callable[[SoakRobot], None], float] = {
     bad_images: 6,
     bad_calibration: 3,
@@ -217,8 +225,9 @@ FAULTS: dict[Callable[[SoakRobot], None], float] = {
     nobody_listens: 1,
     killed_listener: 0.5,
     restart: 1,
-    swap_adapter: 2,
     off_and_on: 1,
     ask: 1,
     saved_frame: 1,
 }
+if LoadAdapter is not None:
+    FAULTS[swap_adapter] = 2

@@ -69,7 +69,7 @@ class Vitals(NamedTuple):
     """What a process holds at a moment (Linux)."""
 
     second: float  # of the run
-    memory_mib: float
+    memory_mib: float  # of its own: DDS's shared memory fills up to the size of its segments
     threads: int
     file_descriptors: int
 
@@ -80,7 +80,7 @@ class Vitals(NamedTuple):
         status = dict(line.split(':', 1) for line in lines)
         return cls(
             second=second,
-            memory_mib=int(status['VmRSS'].split()[0]) / 1024,
+            memory_mib=int(status['RssAnon'].split()[0]) / 1024,
             threads=int(status['Threads']),
             file_descriptors=len(list(Path(f'/proc/{pid}/fd').iterdir())),
         )

@@ -1,0 +1,1 @@
+"""The node for an hour with random faults: see __main__."""
