@@ -7,7 +7,8 @@ node adds to the network. Then faster than it can work: rate, skipped images, pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 import os
 from pathlib import Path
@@ -28,6 +29,7 @@ from std_msgs.msg import Header
 
 from llm_mde_core.bench.clock import percentiles_ms
 from llm_mde_core.geometry import Camera
+from llm_mde_core.model_files import find_model
 from llm_mde_ros.bench_listener import Listener, listener
 from llm_mde_ros.camera_info import camera_to_info
 from llm_mde_ros.dds_domain import spinning_node, use_own_domain
@@ -57,6 +59,15 @@ class NodeBenchOptions:
     height: int = 480
     frames: int = 50  # one after the other
     flood_s: float = 5.0
+
+
+def first_with_weights(models: Iterable[str]) -> str:
+    """Return the first model that the node can load: the benchmark's presets have no weights."""
+    for model in models:
+        with suppress(FileNotFoundError):
+            find_model(model, allow_download=False)
+            return model
+    raise ValueError('the node needs a model with weights: add tiny to the models')
 
 
 def measure_node(

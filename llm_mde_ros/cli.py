@@ -301,13 +301,11 @@ def bench(
 
 
 def node_measurement(options: Any) -> Callable[[], list[dict[str, Any]]]:
-    """Return what measures the node with the first model of the options of a benchmark."""
-    from llm_mde_ros.bench_node import NodeBenchOptions, measure_node
+    """Return what measures the node with the first model of the options that it can load."""
+    from llm_mde_ros.bench_node import NodeBenchOptions, first_with_weights, measure_node
 
-    width = options.sizes[0]
-    node = NodeBenchOptions(
-        model=options.models[0], device=options.device, width=width, height=width * 3 // 4
-    )
+    model, width = first_with_weights(options.models), options.sizes[0]
+    node = NodeBenchOptions(model=model, device=options.device, width=width, height=width * 3 // 4)
     return lambda: measure_node(node, say=say)
 
 

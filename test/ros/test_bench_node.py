@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from llm_mde_core.bench.__main__ import parser
 from llm_mde_core.bench.options import BenchOptions, names, numbers
 from llm_mde_ros.bench_listener import Listener
-from llm_mde_ros.bench_node import OVERHEAD, cpu_s, stages_of
+from llm_mde_ros.bench_node import OVERHEAD, cpu_s, first_with_weights, stages_of
 from llm_mde_ros.cli import app
 from llm_mde_ros.frame_times import STAGES
 
@@ -79,6 +79,12 @@ def test_processor_time_is_that_of_the_process() -> None:
     while time.process_time() < until_s:
         pass
     assert cpu_s(os.getpid()) - before_s == pytest.approx(0.2, abs=0.05)
+
+
+def test_the_node_gets_the_first_model_that_has_weights(tiny_model_dir: Path) -> None:
+    assert first_with_weights(('paper', str(tiny_model_dir), 'tiny')) == str(tiny_model_dir)
+    with pytest.raises(ValueError, match='add tiny'):
+        first_with_weights(('paper', 'small'))
 
 
 def test_both_command_lines_have_the_same_options_and_defaults() -> None:
