@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 import json
 from pathlib import Path
 import shutil
+from tempfile import TemporaryDirectory
 
 from fuzzing import damaged_bytes, fuzz, little_memory, odd_document
 from hypothesis import given
@@ -96,6 +97,13 @@ def test_what_once_failed_is_refused(
         DepthEstimator.from_pretrained(tmp_path, device='cpu').infer(BLACK, CAMERA)
 
 
+@contextmanager
+def copy_of(folder: Path) -> Iterator[Path]:
+    """Return a copy to spoil, which is there for one example."""
+    with TemporaryDirectory() as place:
+        yield Path(shutil.copytree(folder, Path(place) / folder.name))
+
+
 @pytest.mark.parametrize('table', ['ids', 'numbers', 'classes', 'order'])
 def test_a_prompt_of_words_that_do_not_exist_is_refused(
     tiny_model: LLMMDEForDepthEstimation, tmp_path: Path, table: str
@@ -109,28 +117,24 @@ def test_a_prompt_of_words_that_do_not_exist_is_refused(
 @fuzz(12)
 @given(data=st.data())
 def test_a_model_with_another_document_works_or_is_refused(
-    data: st.DataObject, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    data: st.DataObject, tiny_model_dir: Path
 ) -> None:
-    folder = tmp_path_factory.mktemp('model')
-    shutil.copytree(tiny_model_dir, folder, dirs_exist_ok=True)
-    path = folder / data.draw(st.sampled_from(DOCUMENTS))
-    path.write_text(json.dumps(data.draw(odd_document(json.loads(path.read_text())))))
-    check(folder)
-    shutil.rmtree(folder)
+    with copy_of(tiny_model_dir) as folder:
+        path = folder / data.draw(st.sampled_from(DOCUMENTS))
+        path.write_text(json.dumps(data.draw(odd_document(json.loads(path.read_text())))))
+        check(folder)
 
 
 @fuzz(12)
 @given(data=st.data())
 def test_a_model_with_damaged_files_works_or_is_refused(
-    data: st.DataObject, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    data: st.DataObject, tiny_model_dir: Path
 ) -> None:
-    folder = tmp_path_factory.mktemp('model')
-    shutil.copytree(tiny_model_dir, folder, dirs_exist_ok=True)
-    names = sorted(path.name for path in folder.iterdir())
-    path = folder / data.draw(st.sampled_from([*names, 'model.safetensors']))
-    path.write_bytes(data.draw(damaged_bytes(path.read_bytes())))
-    check(folder)
-    shutil.rmtree(folder)
+    with copy_of(tiny_model_dir) as folder:
+        names = sorted(path.name for path in folder.iterdir())
+        path = folder / data.draw(st.sampled_from([*names, 'model.safetensors']))
+        path.write_bytes(data.draw(damaged_bytes(path.read_bytes())))
+        check(folder)
 
 
 @fuzz(12)
@@ -139,14 +143,11 @@ def test_an_adapter_with_another_document_works_or_is_refused(
     data: st.DataObject,
     tiny_model_dir: Path,
     adapter_dir: Path,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    folder = tmp_path_factory.mktemp('adapter')
-    shutil.copytree(adapter_dir, folder, dirs_exist_ok=True)
-    path = folder / 'adapter_config.json'
-    path.write_text(json.dumps(data.draw(odd_document(json.loads(path.read_text())))))
-    check(tiny_model_dir, folder)
-    shutil.rmtree(folder)
+    with copy_of(adapter_dir) as folder:
+        path = folder / 'adapter_config.json'
+        path.write_text(json.dumps(data.draw(odd_document(json.loads(path.read_text())))))
+        check(tiny_model_dir, folder)
 
 
 @fuzz(12)
@@ -155,13 +156,10 @@ def test_an_adapter_with_damaged_files_works_or_is_refused(
     data: st.DataObject,
     tiny_model_dir: Path,
     adapter_dir: Path,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    folder = tmp_path_factory.mktemp('adapter')
-    shutil.copytree(adapter_dir, folder, dirs_exist_ok=True)
-    path = folder / data.draw(
-        st.sampled_from(['adapter_config.json', 'adapter_model.safetensors'])
-    )
-    path.write_bytes(data.draw(damaged_bytes(path.read_bytes())))
-    check(tiny_model_dir, folder)
-    shutil.rmtree(folder)
+    with copy_of(adapter_dir) as folder:
+        path = folder / data.draw(
+            st.sampled_from(['adapter_config.json', 'adapter_model.safetensors'])
+        )
+        path.write_bytes(data.draw(damaged_bytes(path.read_bytes())))
+        check(tiny_model_dir, folder)

@@ -381,3 +381,13 @@ def robot_with(start_node: Callable[..., NodeUnderTest]) -> Callable[..., Any]:
             under_test.process.wait()
 
     return running
+
+
+@pytest.fixture(scope='module')
+def robot(robot_with: Any, tiny_model_dir: Path) -> Iterator[Robot]:
+    """Return a robot around an active node, which shall not end with a traceback in its log."""
+    parameters = {'model': tiny_model_dir, 'device': 'cpu', 'output_depth': 10}
+    with robot_with(parameters) as robot:
+        robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=120.0)
+        yield robot
+        assert 'Traceback' not in robot.under_test.text()

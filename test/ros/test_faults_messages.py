@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import math
-from pathlib import Path
 import struct
 from typing import Any
 
@@ -18,15 +17,6 @@ from llm_mde_ros.conversions import image_to_depth
 
 OUTPUTS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
 NAN = math.nan
-
-
-@pytest.fixture(scope='module')
-def robot(robot_with: Any, tiny_model_dir: Path) -> Iterator[Any]:
-    parameters = {'model': tiny_model_dir, 'device': 'cpu', 'output_depth': 10}
-    with robot_with(parameters) as robot:
-        robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=120.0)
-        yield robot
-        assert 'Traceback' not in robot.under_test.text()
 
 
 def refuses(

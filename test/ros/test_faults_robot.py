@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import math
 from pathlib import Path
 import random
@@ -12,7 +11,6 @@ import sys
 from typing import Any
 
 import numpy as np
-import pytest
 from ros.conftest import stamp_ns_of
 from sensor_msgs.msg import Image
 
@@ -27,15 +25,6 @@ node.create_subscription(PointCloud2, 'points', lambda cloud: print('a cloud', f
 rclpy.spin(node)
 """
 FATES = ('skipped', 'published', 'dropped', 'unwanted', 'rate limited')
-
-
-@pytest.fixture(scope='module')
-def robot(robot_with: Any, tiny_model_dir: Path) -> Iterator[Any]:
-    parameters = {'model': tiny_model_dir, 'device': 'cpu', 'output_depth': 10}
-    with robot_with(parameters) as robot:
-        robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=120.0)
-        yield robot
-        assert 'Traceback' not in robot.under_test.text()
 
 
 def test_a_camera_that_is_gone_and_comes_back(robot: Any, rgb: np.ndarray):
