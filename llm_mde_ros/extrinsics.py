@@ -49,8 +49,14 @@ def sensor_to_optical(pose: tuple[float, ...], *, sensor_is_optical: bool) -> np
 
 
 def transform_to_matrix(transform: Transform) -> np.ndarray:
-    """Return the matrix (4, 4) of a transform, which moves points of the child to the parent."""
+    """
+    Return the matrix (4, 4) of a transform, which moves points of the child to the parent.
+
+    ValueError for a rotation that is none, and a translation that is not finite.
+    """
     move, turn = transform.translation, transform.rotation
+    if not all(map(math.isfinite, (move.x, move.y, move.z))):
+        raise ValueError(f'a transform moves by {move.x:g}, {move.y:g}, {move.z:g} m')
     length = math.hypot(turn.x, turn.y, turn.z, turn.w)
     if not abs(length - 1) < 0.01:
         raise ValueError(f'a transform has a quaternion of length {length:g}, expected 1')

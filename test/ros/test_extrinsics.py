@@ -85,10 +85,20 @@ def test_both_ways_to_say_where_a_laser_stands_agree():
     np.testing.assert_allclose(transform_to_matrix(transform), matrix, atol=1e-12)
 
 
-def test_a_transform_without_a_rotation_is_refused():
+@pytest.mark.parametrize('length', [0.0, math.nan, math.inf])
+def test_a_transform_without_a_rotation_is_refused(length):
     transform = Transform()
-    transform.rotation.w = 0.0
-    with pytest.raises(ValueError, match='quaternion of length 0, expected 1'):
+    transform.rotation.w = length
+    with pytest.raises(ValueError, match=f'quaternion of length {length:g}, expected 1'):
+        transform_to_matrix(transform)
+
+
+@pytest.mark.parametrize('distance', [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize('axis', ['x', 'y', 'z'])
+def test_a_transform_to_nowhere_is_refused(axis, distance):
+    transform = Transform()
+    setattr(transform.translation, axis, distance)
+    with pytest.raises(ValueError, match=f'a transform moves by .*{distance:g}.* m'):
         transform_to_matrix(transform)
 
 
