@@ -3,7 +3,7 @@
 import ctypes
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
 KEPT_BYTES = 64 * 2**20
 LARGEST_BYTES = 32 * 2**20  # of one piece; the most that glibc allows
 
@@ -13,9 +13,11 @@ def keep_freed_memory() -> None:
     Let glibc keep what is freed instead of giving it back; nothing happens with other libraries.
 
     Giving back and taking again costs a page fault for every 4 kB, half of the time in which a
-    cloud of 4.9 MB is made and published.
+    cloud of 4.9 MB is made and published. All threads share one arena, or what one of them freed
+    would wait for that one: memory would grow with new adapters and restarts for hours.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
     if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_THRESHOLD, LARGEST_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

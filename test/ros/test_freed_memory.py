@@ -1,6 +1,7 @@
-"""What a frame has used is there for the next one."""
+"""What a frame has used is there for the next one, and for every thread."""
 
 import os
+from pathlib import Path
 import subprocess
 import sys
 
@@ -19,16 +20,37 @@ def work():
         serialised = cloud[1:]
         del cloud, serialised
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-thread = Thread(target=work)  # as the worker of the node; it has a heap of its own
+thread = Thread(target=work)  # as the worker of the node
 thread.start()
 thread.join()
 """
+ARENAS = """
+import ctypes
+from pathlib import Path
+from threading import Barrier, Thread
+from llm_mde_ros.freed_memory import keep_freed_memory
+{call}
+together = Barrier(4)
+def work():
+    kept = b'x' * 100_000
+    together.wait(10)
+threads = [Thread(target=work) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(b'{report}', b'w'))
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(Path('{report}').read_text().count('<heap nr='))
+"""
+linux_only = pytest.mark.skipif(os.uname().sysname != 'Linux', reason='a way of glibc')
 
 
-def page_faults(call: str) -> int:
-    """Return how many pages a new process takes from the system for ten frames."""
+def printed(program: str) -> int:
+    """Return the number that a new process prints."""
     shown = subprocess.run(
-        [sys.executable, '-c', FAULTS.format(call=call)],
+        [sys.executable, '-c', program],
         env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
@@ -37,7 +59,14 @@ def page_faults(call: str) -> int:
     return int(shown.stdout)
 
 
-@pytest.mark.skipif(os.uname().sysname != 'Linux', reason='a way of glibc')
+@linux_only
 def test_memory_is_not_taken_from_the_system_for_every_frame() -> None:
-    assert page_faults('keep_freed_memory()') < 500
-    assert page_faults('') > 10_000
+    assert printed(FAULTS.format(call='keep_freed_memory()')) < 500
+    assert printed(FAULTS.format(call='')) > 10_000
+
+
+@linux_only
+def test_what_one_thread_freed_serves_the_others(tmp_path: Path) -> None:
+    report = tmp_path / 'malloc.xml'
+    assert printed(ARENAS.format(call='keep_freed_memory()', report=report)) == 1
+    assert printed(ARENAS.format(call='', report=report)) > 1

@@ -28,6 +28,8 @@ class Accounts:
     wrong: list[str] = field(default_factory=list)  # outputs that should not be
     failed: list[str] = field(default_factory=list)  # requests with a wrong answer
     fates: Counter[str] = field(default_factory=Counter)
+    good_dropped: int = 0
+    _bad_settled: int = 0
 
     @property
     def sent(self) -> int:
@@ -39,11 +41,16 @@ class Accounts:
         """Return how many images the node says it received."""
         return self.fates['received']
 
-    @property
-    def good_dropped(self) -> int:
-        """Return how many images were dropped for another reason than being bad."""
-        refused = sum(self.fates[reason] for reason in REFUSED)
-        return self.fates['dropped'] - min(refused, len(self.bad))
+    def settle(self, fates: Counter[str]) -> None:
+        """
+        Take the counts of a moment when no image is on its way.
+
+        What was dropped since the last one is good, but for as many as were bad and refused.
+        """
+        new = fates - self.fates
+        refused = sum(new[reason] for reason in REFUSED)
+        self.good_dropped += new['dropped'] - min(refused, len(self.bad) - self._bad_settled)
+        self.fates, self._bad_settled = fates, len(self.bad)
 
     def take_output(self, topic: str, stamp_ns: int) -> None:
         """Judge an output by its stamp."""

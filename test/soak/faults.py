@@ -44,7 +44,9 @@ REFUSED = {'points.stride': 0, 'depth.max_m': -1.0, 'preview.colormap': 'none', 
 
 def bad_images(robot: SoakRobot) -> None:
     """Send images that nothing can be made of."""
+    robot.settle()  # nothing but these may be refused, and these alone
     robot.ticks(robot.random.randint(1, 5), bad=True)
+    robot.settle()
 
 
 def bad_calibration(robot: SoakRobot) -> None:

@@ -184,7 +184,7 @@ class SoakRobot:
             if counts == last and (not without_fate(counts) or time.monotonic() > deadline_s):
                 break
             last = counts
-        self.accounts.fates = self._before + counts
+        self.accounts.settle(self._before + counts)
 
     def forget_counts(self) -> None:
         """Begin anew, as the node does when it is activated; settle() before."""
