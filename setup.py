@@ -55,7 +55,7 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            'depth_node = llm_mde_ros.depth_node:main',
+            'depth_node = llm_mde_ros.__main__:main',
             'llm-mde = llm_mde_ros.cli:main',
         ],
     },

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import wraps
-import signal
-import sys
-import threading
 import time
 import traceback
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -28,7 +21,6 @@ from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, RateLimiter
 from llm_mde_ros.frame_worker import FrameWorker
-from llm_mde_ros.freed_memory import keep_freed_memory
 from llm_mde_ros.image_messages import sound_cv_bridge
 from llm_mde_ros.matched_subscription import MatchedSubscription
 from llm_mde_ros.model_loading import load_model
@@ -311,47 +303,3 @@ class DepthNode(LifecycleNode):
             model_loading=self.adapters.loading,
             accuracy=self._reference.accuracy if is_compared else None,
         )
-
-
-def main(args: list[str] | None = None) -> None:
-    """Run the node until SIGINT or SIGTERM; a second one ends it at once."""
-    stop = threading.Event()
-
-    def request_stop(signal_number: int, _frame: object) -> None:
-        stop.set()
-        signal.signal(signal_number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, request_stop)
-    signal.signal(signal.SIGTERM, request_stop)
-    keep_freed_memory()
-    # rclpy's own handlers would take the context away under the frame in work.
-    try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except rclpy_implementation.RCLError as error:  # of a parameter file or an argument
-        sys.exit(f'depth_node: {error}')
-    try:
-        run(stop)
-    finally:
-        rclpy.shutdown()
-
-
-def run(stop: threading.Event) -> None:
-    """Start the node and let it work; a bad parameter ends the process with a sentence."""
-    try:
-        node = DepthNode()
-    except ValueError as error:
-        sys.exit(f'depth_node: {error}')
-    executor = SingleThreadedExecutor()
-    with ExitStack() as at_the_end:  # from the last line up, even when one raises
-        at_the_end.callback(node.destroy_node)
-        at_the_end.callback(executor.shutdown)
-        at_the_end.callback(node.join)
-        at_the_end.callback(node.close)
-        executor.add_node(node)
-        node.autostart()
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-
-
-if __name__ == '__main__':
-    main()

@@ -33,7 +33,7 @@ class NodeProcess:
         arguments = [f'{old}:={new}' for old, new in remappings.items()]
         settings = [f'{name}:={_literal(value)}' for name, value in parameters.items()]
         self.log = log
-        self._command = [sys.executable, '-m', 'llm_mde_ros.depth_node', '--ros-args']
+        self._command = [sys.executable, '-m', 'llm_mde_ros', '--ros-args']
         self._command += [part for each in arguments for part in ('-r', each)]
         self._command += [part for each in settings for part in ('-p', each)]
 

@@ -68,7 +68,7 @@ class NodeUnderTest:
 
     def __init__(self, log: Path, *ros_arguments: str) -> None:
         self.log = log
-        command = [sys.executable, '-m', 'llm_mde_ros.depth_node', '--ros-args', *ros_arguments]
+        command = [sys.executable, '-m', 'llm_mde_ros', '--ros-args', *ros_arguments]
         paths = [str(REPOSITORY), os.environ.get('PYTHONPATH', '')]
         environment = os.environ | {
             'OMP_NUM_THREADS': '1',

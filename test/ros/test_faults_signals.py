@@ -21,7 +21,8 @@ from std_srvs.srv import Trigger
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVER = """
 import os, sys
-from llm_mde_ros import depth_node
+import llm_mde_ros.depth_node
+from llm_mde_ros.__main__ import main
 
 print('ready', flush=True)
 for log in sys.stdin:
@@ -31,7 +32,7 @@ for log in sys.stdin:
         stream = os.open(log.strip(), os.O_WRONLY | os.O_CREAT)
         os.dup2(stream, 1), os.dup2(stream, 2)
         try:
-            depth_node.main(['--ros-args', *sys.argv[1:]])
+            main(['--ros-args', *sys.argv[1:]])
         except KeyboardInterrupt:  # before the node has its own handler
             os._exit(130)
         os._exit(0)

@@ -70,3 +70,8 @@ def test_what_one_thread_freed_serves_the_others(tmp_path: Path) -> None:
     report = tmp_path / 'malloc.xml'
     assert printed(ARENAS.format(call='keep_freed_memory()', report=report)) == 1
     assert printed(ARENAS.format(call='', report=report)) > 1
+
+
+def test_the_node_sees_to_it_before_libraries_start_threads() -> None:
+    early = "import sys, llm_mde_ros.__main__; print(len({'numpy', 'rclpy'} & set(sys.modules)))"
+    assert printed(early) == 0

@@ -18,7 +18,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 import yaml
 
-from llm_mde_ros.depth_node import main
+from llm_mde_ros.__main__ import main
 from llm_mde_ros.parameters import SPECS, DepthNodeParameters, declare
 
 RCLError = rclpy_implementation.RCLError
@@ -44,7 +44,7 @@ def test_a_parameter_file_gives_sound_values_or_a_sentence(text: bytes, folder: 
     path = folder / 'parameters.yaml'
     path.write_bytes(text)
     context = rclpy.Context()
-    with suppress(RCLError):  # depth_node.main makes a sentence of it
+    with suppress(RCLError):  # main makes a sentence of it
         rclpy.init(args=['--ros-args', '--params-file', str(path)], context=context)
     if not context.ok():
         return

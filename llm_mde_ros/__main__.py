@@ -1,0 +1,63 @@
+"""The executable depth_node, also `python -m llm_mde_ros`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+import signal
+import sys
+import threading
+
+from llm_mde_ros.freed_memory import keep_freed_memory
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node until SIGINT or SIGTERM; a second one ends it at once."""
+    stop = threading.Event()
+
+    def request_stop(signal_number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(signal_number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, request_stop)
+    signal.signal(signal.SIGTERM, request_stop)
+    keep_freed_memory()
+    # Only now: libraries start threads when they are imported, each with memory of its own.
+    import rclpy
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+    from rclpy.signals import SignalHandlerOptions
+
+    # rclpy's own handlers would take the context away under the frame in work.
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except rclpy_implementation.RCLError as error:  # of a parameter file or an argument
+        sys.exit(f'depth_node: {error}')
+    try:
+        run(stop)
+    finally:
+        rclpy.shutdown()
+
+
+def run(stop: threading.Event) -> None:
+    """Start the node and let it work; a bad parameter ends the process with a sentence."""
+    from rclpy.executors import SingleThreadedExecutor
+
+    from llm_mde_ros.depth_node import DepthNode
+
+    try:
+        node = DepthNode()
+    except ValueError as error:
+        sys.exit(f'depth_node: {error}')
+    executor = SingleThreadedExecutor()
+    with ExitStack() as at_the_end:  # from the last line up, even when one raises
+        at_the_end.callback(node.destroy_node)
+        at_the_end.callback(executor.shutdown)
+        at_the_end.callback(node.join)
+        at_the_end.callback(node.close)
+        executor.add_node(node)
+        node.autostart()
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+
+
+if __name__ == '__main__':
+    main()
