@@ -21,6 +21,7 @@ from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, RateLimiter
 from llm_mde_ros.frame_worker import FrameWorker
+from llm_mde_ros.freed_memory import give_back_freed_memory
 from llm_mde_ros.image_messages import sound_cv_bridge
 from llm_mde_ros.matched_subscription import MatchedSubscription
 from llm_mde_ros.model_loading import load_model
@@ -171,8 +172,10 @@ class DepthNode(LifecycleNode):
 
     def close(self) -> None:
         """Stop the worker and let go of the model, in any state."""
-        self._stop()
-        self._release()
+        try:
+            self._stop()
+        finally:
+            self._release()
 
     def _stop(self) -> None:
         if self.worker is None:
@@ -182,8 +185,11 @@ class DepthNode(LifecycleNode):
         self._image_input.close()
         self._info_input.close()
         worker, self.worker = self.worker, None
-        worker.stop()
-        self._reference.close()  # after the worker, which reads from it
+        try:
+            worker.stop()  # raises what ended it
+        finally:
+            self._reference.close()  # after the worker, which reads from it
+            give_back_freed_memory()
 
     def _release(self) -> None:
         self.adapters.withdraw('The node let go of its model.')

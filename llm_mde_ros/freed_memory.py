@@ -1,5 +1,6 @@
 """Memory that was freed stays with the process: every frame needs the same megabytes again."""
 
+from collections.abc import Callable
 import ctypes
 import sys
 
@@ -16,8 +17,23 @@ def keep_freed_memory() -> None:
     cloud of 4.9 MB is made and published. All threads share one arena, or what one of them freed
     would wait for that one: memory would grow with new adapters and restarts for hours.
     """
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
+    mallopt = _of_glibc('mallopt')
     if mallopt is not None:
         mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_THRESHOLD, LARGEST_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """
+    Give back what is free now, as after a model: what the next one needs does not fit its gaps.
+
+    Takes some milliseconds, and as many again in the next frames.
+    """
+    malloc_trim = _of_glibc('malloc_trim')
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == 'linux' else None

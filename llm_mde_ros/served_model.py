@@ -10,6 +10,7 @@ import torch
 
 from llm_mde_core.geometry import Camera
 from llm_mde_core.prediction import DepthPrediction
+from llm_mde_ros.freed_memory import give_back_freed_memory
 from llm_mde_ros.model_loading import LoadedModel
 
 OUT_OF_MEMORY = (
@@ -45,6 +46,7 @@ class ServedModel:
         """Let another model serve from the next frame on; None: none."""
         with self.turn:
             self.loaded, self.error = loaded, ''
+        give_back_freed_memory()
 
     def infer(self, rgb: np.ndarray, camera: Camera) -> DepthPrediction:
         """

@@ -44,6 +44,20 @@ libc.malloc_info(0, file)
 libc.fclose(file)
 print(Path('{report}').read_text().count('<heap nr='))
 """
+GAPS = """
+from pathlib import Path
+from llm_mde_ros.freed_memory import give_back_freed_memory, keep_freed_memory
+keep_freed_memory()
+def own_mib():
+    status = Path('/proc/self/status').read_text()
+    return int(status.split('RssAnon:')[1].split()[0]) // 1024
+before = own_mib()
+pieces = [b'x' * 1_000_000 for _ in range(60)]
+last = b'x' * 1_000_000  # above the others: what is below cannot be given back from the end
+del pieces
+{call}
+print(own_mib() - before)
+"""
 linux_only = pytest.mark.skipif(os.uname().sysname != 'Linux', reason='a way of glibc')
 
 
@@ -70,6 +84,12 @@ def test_what_one_thread_freed_serves_the_others(tmp_path: Path) -> None:
     report = tmp_path / 'malloc.xml'
     assert printed(ARENAS.format(call='keep_freed_memory()', report=report)) == 1
     assert printed(ARENAS.format(call='', report=report)) > 1
+
+
+@linux_only
+def test_what_is_free_between_the_used_can_be_given_back() -> None:
+    assert printed(GAPS.format(call='give_back_freed_memory()')) < 10
+    assert printed(GAPS.format(call='')) > 50
 
 
 def test_the_node_sees_to_it_before_libraries_start_threads() -> None:
