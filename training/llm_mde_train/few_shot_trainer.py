@@ -16,7 +16,7 @@ from llm_mde_train.losses import LossWeights, total_loss
 from llm_mde_train.trainer import clip_gradients
 
 FINAL_RATE = 0.02  # of the learning rates, at the end
-NEARLY_BEST = 1.05  # times the best AbsRel: few frames validate, and later weights are steadier
+NEARLY_BEST = 1.2  # times the best AbsRel: few frames validate, and later weights are steadier
 
 
 @dataclass(frozen=True)
