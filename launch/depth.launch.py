@@ -43,12 +43,13 @@ ARGUMENTS = {
     'rviz': ('false', 'show colour, depth and cloud'),
     'fixed_frame': ('', 'frame to show the cloud in, if not that of the camera'),
     'fastdds': ('true', 'large messages through 64 MB of shared memory (config/fastdds.xml)'),
+    'respawn': ('false', 'start the node again, after 2 s, when an error has ended it'),
     'log_level': ('info', 'debug, info, warn, error or fatal'),
 }
 SHOWN = ('depth/preview', 'points')  # outputs in depth.rviz, there in the root namespace
 DDS = 'FASTRTPS' if os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy') else 'FASTDDS'
 PROFILE = f'{DDS}_DEFAULT_PROFILES_FILE'
-SWITCHES = ('compressed', 'rviz', 'fastdds')
+SWITCHES = ('compressed', 'rviz', 'fastdds', 'respawn')
 
 
 def choose_topics(camera, image, camera_info):
@@ -106,6 +107,8 @@ def start(context):
         remappings=[('image', image), ('camera_info', camera_info)],
         ros_arguments=['--log-level', given['log_level']],
         additional_env=env,
+        respawn=on['respawn'],
+        respawn_delay=2.0,
         output='screen',
     )
     player = ExecuteProcess(

@@ -9,17 +9,20 @@ import threading
 
 from llm_mde_ros.freed_memory import keep_freed_memory
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until SIGINT or SIGTERM; a second one ends it at once."""
     stop = threading.Event()
 
-    def request_stop(signal_number: int, _frame: object) -> None:
+    def request_stop(_number: int, _frame: object) -> None:
         stop.set()
-        signal.signal(signal_number, signal.SIG_DFL)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, request_stop)
-    signal.signal(signal.SIGTERM, request_stop)
+    for number in SIGNALS:
+        signal.signal(number, request_stop)
     keep_freed_memory()
     # Only now: libraries start threads when they are imported, each with memory of its own.
     import rclpy
@@ -41,6 +44,7 @@ def run(stop: threading.Event) -> None:
     """Start the node and let it work; a bad parameter ends the process with a sentence."""
     from rclpy.executors import SingleThreadedExecutor
 
+    from llm_mde_ros.core_log import core_log
     from llm_mde_ros.depth_node import DepthNode
 
     try:
@@ -53,6 +57,7 @@ def run(stop: threading.Event) -> None:
         at_the_end.callback(executor.shutdown)
         at_the_end.callback(node.join)
         at_the_end.callback(node.close)
+        at_the_end.enter_context(core_log(node.get_logger()))
         executor.add_node(node)
         node.autostart()
         while not stop.is_set():

@@ -17,6 +17,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from llm_mde_ros.adapter_requests import AdapterRequests
+from llm_mde_ros.announced_camera import announced_camera
 from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame, RateLimiter
@@ -106,7 +107,13 @@ class DepthNode(LifecycleNode):
         """Load the model and warm it up."""
         p = self.settings
         try:
-            loaded = load_model(p, self.get_logger())
+            loaded = load_model(
+                p,
+                self.get_logger(),
+                announced=lambda: announced_camera(
+                    self, timeout_s=p.camera_info_timeout_s, rectified=p.image_rectified
+                ),
+            )
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
             self._configure_error = (
                 f'Cannot load the model: {str(error).rstrip(".")}. '

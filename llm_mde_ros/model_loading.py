@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from functools import cached_property
 import hashlib
@@ -46,15 +46,22 @@ class LoadedModel:
         )
 
 
-def load_model(parameters: DepthNodeParameters, log: RcutilsLogger) -> LoadedModel:
+def load_model(
+    parameters: DepthNodeParameters,
+    log: RcutilsLogger,
+    *,
+    announced: Callable[[], Camera | None] = lambda: None,
+) -> LoadedModel:
     """
     Load the model and its adapter and warm them up; OSError, ValueError, RuntimeError if it fails.
 
-    Where a GPU has too little memory, it is the CPU if `cpu_fallback` says so.
+    `announced` is asked for the camera when the network is compiled, because that is done anew
+    for every size and focal length; None: it is the one that the parameters describe. Where a
+    GPU has too little memory, it is the CPU if `cpu_fallback` says so.
     """
     warnings = adapter_warnings(parameters.adapter)
     try:
-        estimator = _load_estimator(parameters, log)
+        estimator = _load_estimator(parameters, log, announced)
     except torch.OutOfMemoryError:
         if not parameters.cpu_fallback:
             raise
@@ -63,7 +70,8 @@ def load_model(parameters: DepthNodeParameters, log: RcutilsLogger) -> LoadedMod
     # Not above: the error holds on to what was loaded.
     torch.cuda.empty_cache()
     slower = replace(parameters, device='cpu', precision='auto', compile='off')
-    return _loaded(_load_estimator(slower, log), parameters, (*warnings, ON_THE_CPU))
+    estimator = _load_estimator(slower, log, announced)
+    return _loaded(estimator, parameters, (*warnings, ON_THE_CPU))
 
 
 def check_allowed(parameters: DepthNodeParameters, *, known: Container[str]) -> None:
@@ -131,7 +139,9 @@ def _loaded(
     return LoadedModel(estimator, adapter, digest, warnings)
 
 
-def _load_estimator(parameters: DepthNodeParameters, log: RcutilsLogger) -> DepthEstimator:
+def _load_estimator(
+    parameters: DepthNodeParameters, log: RcutilsLogger, announced: Callable[[], Camera | None]
+) -> DepthEstimator:
     estimator = DepthEstimator.from_pretrained(
         parameters.model,
         adapter=parameters.adapter or None,
@@ -140,9 +150,10 @@ def _load_estimator(parameters: DepthNodeParameters, log: RcutilsLogger) -> Dept
         compile=parameters.compile,
         allow_download=parameters.allow_download,
     )
-    camera = expected_camera(parameters)
-    if camera is not None:
-        _warm_up(estimator, camera, log)
+    expected = expected_camera(parameters)
+    if expected is not None:
+        camera = announced() if estimator.compiles else None
+        _warm_up(estimator, camera or expected, log)
     return estimator
 
 

@@ -110,7 +110,7 @@ class DepthNodeParameters:
     )
     warm_up_height: int = _parameter(
         480,
-        'Expect images of this height, and of hfov_deg; 0: do not',
+        'Expect images of this height, and of hfov_deg where no camera_info comes; 0: do not',
         name='warm_up.height',
         unit='pixels',
         limits=(0, 8192),
@@ -331,7 +331,9 @@ SPECS: dict[str, Field] = {ros_name(spec): spec for spec in fields(DepthNodePara
 
 
 def _as_type_of(spec: Field, value: Any) -> Any:
-    """Let `10` stand for `10.0`; nothing else is converted."""
+    """Let `10` stand for `10.0`, and `on` for 'on', which YAML reads as true; nothing else."""
+    if isinstance(value, bool) and 'on' in spec.metadata['choices']:
+        return 'on' if value else 'off'
     whole = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if whole and isinstance(spec.default, float) else value
 

@@ -146,6 +146,12 @@ def test_without_a_clock_rviz_keeps_its_own(launch_file: ModuleType) -> None:
     assert started(launch_file, rviz='true')['rviz2'].parameters == []
 
 
+@pytest.mark.parametrize(('text', 'value'), [('true', True), ('false', False)])
+def test_the_node_may_be_started_again(launch_file: ModuleType, text: str, value: bool) -> None:
+    node = started(launch_file, respawn=text)['depth_node']
+    assert (node.respawn, node.respawn_delay) == (value, 2.0)
+
+
 def test_the_fast_dds_profile_is_for_all_and_can_be_left_out(
     launch_file: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,30 @@ def robot(robot_around: Any) -> Iterator[Any]:
     robot.close()
 
 
+HANGS = """
+import time
+import llm_mde_ros.__main__ as program
+
+def hang(stop):
+    print('hangs', flush=True)
+    stop.wait()
+    print('stops', flush=True)
+    time.sleep(60)
+
+program.run = hang
+program.main([])
+"""
+
+
+@pytest.mark.parametrize('numbers', [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM,) * 2])
+def test_a_second_signal_of_any_kind_ends_a_node_that_hangs(numbers: tuple, own_domain: None):
+    process = subprocess.Popen([sys.executable, '-c', HANGS], stdout=subprocess.PIPE, text=True)
+    for number, said in zip(numbers, ('hangs', 'stops'), strict=True):
+        assert process.stdout.readline() == f'{said}\n'
+        process.send_signal(number)
+    assert process.wait(30) == -numbers[1]
+
+
 def let_images_fly(robot: Any, seconds: float) -> None:
     """Publish images, and ask for saved frames as soon as one can."""
     client = robot.node.create_client(Trigger, 'depth_node/save_frame')

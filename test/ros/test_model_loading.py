@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+import math
 from pathlib import Path
+import threading
 
 import pytest
+import rclpy
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo
 
 from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.geometry import Camera
-from llm_mde_ros.model_loading import load_model
+from llm_mde_ros.announced_camera import announced_camera
+from llm_mde_ros.model_loading import expected_camera, load_model
 from llm_mde_ros.parameters import DepthNodeParameters
 
 
@@ -53,6 +61,59 @@ def test_the_model_is_warmed_up_for_the_expected_camera(
     (before, after) = log.sentences
     assert '96x64' in before[1]
     assert after[1].startswith('Warm after')
+
+
+@pytest.mark.parametrize('compiles', [True, False])
+def test_what_is_compiled_is_compiled_for_the_camera_that_is_announced(
+    tiny_model_dir: Path,
+    cameras: list[Camera],
+    monkeypatch: pytest.MonkeyPatch,
+    compiles: bool,
+):
+    monkeypatch.setattr('llm_mde_core.estimator.compile_frame', lambda frame, *_: frame)
+    parameters = replace(parameters_of(tiny_model_dir), compile='on' if compiles else 'off')
+    announced = Camera.from_hfov(width=80, height=60, hfov_deg=70.0)
+    load_model(parameters, Log(), announced=lambda: announced)
+    load_model(parameters, Log(), announced=lambda: None)
+    expected = expected_camera(parameters)
+    assert cameras == [announced if compiles else expected, expected]
+
+
+@pytest.fixture
+def robot(own_domain: None) -> Iterator[Node]:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node('camera', context=context)
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
+@pytest.mark.parametrize(('focal_px', 'found'), [(500.0, True), (math.nan, False)])
+def test_the_camera_is_announced_by_its_calibration(robot: Node, focal_px: float, found: bool):
+    info = CameraInfo(width=640, height=480, distortion_model='plumb_bob')
+    info.k = [focal_px, 0.0, 320.0, 0.0, focal_px, 240.0, 0.0, 0.0, 1.0]
+    publisher = robot.create_publisher(CameraInfo, 'camera_info', 1)
+    done = threading.Event()
+
+    def publish() -> None:
+        while not done.wait(0.02):
+            publisher.publish(info)
+
+    camera_driver = threading.Thread(target=publish)
+    camera_driver.start()
+    try:
+        camera = announced_camera(robot, timeout_s=20.0, rectified=False)
+    finally:
+        done.set()
+        camera_driver.join()
+    assert (camera is not None) == found
+    assert not found or (camera.fx, camera.width) == (focal_px, 640)
+    assert robot.get_node_names() == ['camera']
+
+
+def test_no_camera_may_be_announced(robot: Node):
+    assert announced_camera(robot, timeout_s=0.1, rectified=False) is None
 
 
 @pytest.mark.parametrize('zero', ['warm_up_width', 'warm_up_height'])

@@ -85,6 +85,14 @@ def test_changed_takes_known_names_and_whole_numbers_for_floats():
     )
 
 
+@pytest.mark.parametrize(('value', 'compile'), [(True, 'on'), (False, 'off'), ('auto', 'auto')])
+def test_on_and_off_may_come_as_yaml_reads_them(value, compile):
+    changed = DepthNodeParameters().changed([Parameter('compile', value=value)])
+    assert changed.compile == compile
+    with pytest.raises(ValueError, match='precision must be a str, not True'):
+        changed.changed([Parameter('precision', value=True)])
+
+
 def test_parameters_of_the_model_act_on_configure():
     before = DepthNodeParameters()
     assert read_on_configure(before, before) == []
