@@ -64,16 +64,21 @@ class Bench:
     def __init__(self) -> None:
         self.estimator, self.publishers, self.counters = Estimator(), Publishers(), FrameCounters()
         self.parameters = DepthNodeParameters(camera_info_timeout_s=0.0)
+        self.parameter_reads = 0
         self.warnings: list[tuple[str, str]] = []
         self.worker = FrameWorker(
             estimator=self.estimator,
             publishers=self.publishers,
             counters=self.counters,
             accuracy=LiveAccuracy(FrameTransforms(None)),
-            parameters=lambda: self.parameters,
+            parameters=self._read_parameters,
             now_ns=lambda: 7_500_000_000,
             warn=lambda kind, sentence: self.warnings.append((kind, sentence)),
         )
+
+    def _read_parameters(self) -> DepthNodeParameters:
+        self.parameter_reads += 1
+        return self.parameters
 
     def put(self, second: int = 1, image: Image | CompressedImage | None = None) -> None:
         """Hand over a frame and wait until the worker is done with it."""
@@ -118,6 +123,14 @@ def test_depth_is_filtered_over_time_as_the_parameters_say(bench):
     bench.put(second=4)
     message = bench.publishers.sent[-1][1]
     assert set(np.frombuffer(message.data, np.float32)) == {np.float32(4.1)}
+
+
+def test_a_frame_is_made_with_the_parameters_of_one_moment(bench):
+    """Others may be set while it is worked on."""
+    bench.publishers.listened = {'depth/image': 1, 'depth/preview': 1, 'points': 1}
+    bench.put()
+    assert len(bench.publishers.sent) == 3
+    assert bench.parameter_reads == 1
 
 
 def test_the_times_of_a_frame_are_told(bench):
