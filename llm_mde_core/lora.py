@@ -120,8 +120,11 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
     ranks = {rank for name, w in weights.items() if '.lora_A.' in name for rank in w.shape[:1]}
     config = read_adapter_config(folder, ranks=ranks)
     config.base_model_name_or_path = model.name_or_path  # else peft warns of another name
-    with quiet_peft():
-        adapted = get_peft_model(model, config)
+    try:
+        with quiet_peft():
+            adapted = get_peft_model(model, config)
+    except ValueError as error:  # names no file
+        raise ValueError(f'the adapter in {folder} is not of this model: {error}') from error
     wanted = {name: w.shape for name, w in get_peft_model_state_dict(adapted).items()}
     found = {name: w.shape for name, w in weights.items()}
     wrong = sorted(name for name in wanted.keys() | found if wanted.get(name) != found.get(name))

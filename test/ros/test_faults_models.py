@@ -1,4 +1,4 @@
-"""The running node and model folders that are no good: it says why, and takes the next one."""
+"""The running node and models and adapters that are no good: it says why, and takes others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 import torch
 
+from llm_mde_core import LLMMDEForDepthEstimation
+from llm_mde_core.lora import BASE
+from llm_mde_train.adapted_parts import make_adaptable, save_adapter
+
 WEIGHTS = 'model.safetensors'
+ADAPTER = 'adapter_model.safetensors'
 
 
 class Payload:
@@ -37,10 +42,17 @@ def change_config(folder: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    weights = load_file(folder / WEIGHTS)
+def change_weights(
+    folder: Path,
+    change: Callable[[dict[str, torch.Tensor]], object],
+    *,
+    name: str = WEIGHTS,
+    made_for: str | None = None,
+) -> None:
+    weights = load_file(folder / name)
     change(weights)
-    save_file(weights, folder / WEIGHTS, metadata={'format': 'pt'})
+    base = {BASE: made_for} if made_for else {}
+    save_file(weights, folder / name, metadata={'format': 'pt', **base})
 
 
 def cut(path: Path, part: float) -> None:
@@ -119,6 +131,10 @@ def test_a_faulty_model_is_not_served(
     shutil.copytree(tiny_model_dir, folder)
     spoil_folder(folder)
     assert robot.set_parameter('model', str(folder)).successful
+    is_not_served(robot, folder, words)
+
+
+def is_not_served(robot: Any, folder: Path, words: str) -> None:
     assert not robot.transition('configure')
     robot.wait_for(lambda: str(folder) in robot.told('model'), 'word of it')
     assert words in robot.told('model')
@@ -126,3 +142,66 @@ def test_a_faulty_model_is_not_served(
     assert robot.state() == 'unconfigured'
     assert not robot.node.get_publishers_info_by_topic('depth/image')
     assert not (folder / 'planted').exists()
+
+
+def pickle_in_place_of_adapter(folder: Path) -> None:
+    (folder / ADAPTER).unlink()
+    pickled(folder, 'adapter_model.bin')
+
+
+def change_adapter(folder: Path, **values: object) -> None:
+    path = folder / 'adapter_config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def spoil_first(weights: dict[str, torch.Tensor]) -> None:
+    weights[min(weights)][:] = float('nan')
+
+
+ADAPTER_FAULTS = {  # what is done to the folder, and what is said
+    'missing': (shutil.rmtree, 'no adapter in'),
+    'without weights': (lambda folder: (folder / ADAPTER).unlink(), 'no adapter in'),
+    'weights cut off': (lambda folder: cut(folder / ADAPTER, 0.5), 'get them again'),
+    'weights of no bytes': (lambda folder: cut(folder / ADAPTER, 0.0), 'get them again'),
+    'a weight missing': (
+        lambda folder: change_weights(folder, lambda w: w.pop(min(w)), name=ADAPTER),
+        'not of this model',
+    ),
+    'weights that are no numbers': (
+        lambda folder: change_weights(folder, spoil_first, name=ADAPTER),
+        'not finite',
+    ),
+    'of another model': (
+        lambda folder: change_weights(folder, len, name=ADAPTER, made_for=64 * '0'),
+        'made for another model',
+    ),
+    'of another architecture': (
+        lambda folder: change_adapter(folder, target_modules=['encoder.elsewhere']),
+        'not of this model',
+    ),
+    'of another kind': (lambda folder: change_adapter(folder, peft_type='IA3'), "'IA3'"),
+    'a pickle as weights': (lambda folder: pickled(folder, ADAPTER), 'get them again'),
+    'a pickle in place of weights': (pickle_in_place_of_adapter, 'no adapter in'),
+    'configuration cut off': (lambda folder: cut(folder / 'adapter_config.json', 0.5), 'no JSON'),
+}
+
+
+@pytest.fixture(scope='module')
+def adapter(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('adapters') / 'sound'
+    model = LLMMDEForDepthEstimation.from_pretrained(tiny_model_dir)
+    save_adapter(make_adaptable(model, train='lora_head'), folder, model='')
+    return folder
+
+
+@pytest.mark.parametrize('fault', ADAPTER_FAULTS)
+def test_a_faulty_adapter_is_not_served(
+    robot: Any, tiny_model_dir: Path, adapter: Path, tmp_path: Path, fault: str
+):
+    spoil_folder, words = ADAPTER_FAULTS[fault]
+    folder = tmp_path / 'adapter'
+    shutil.copytree(adapter, folder)
+    spoil_folder(folder)
+    assert robot.set_parameter('model', str(tiny_model_dir)).successful
+    with robot.parameter('adapter', str(folder), default=''):
+        is_not_served(robot, folder, words)
