@@ -320,6 +320,25 @@ def test_a_bug_in_a_transition_is_told_until_the_node_is_configured(
     node.destroy_node()
 
 
+def test_a_gpu_too_small_for_the_model_is_told_and_the_node_can_be_configured_later(
+    context: None, slow: SlowEstimator, monkeypatch: pytest.MonkeyPatch
+):
+    node = depth_node.DepthNode()
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DepthEstimator, 'from_pretrained', fail)
+        assert node.trigger_configure() == depth_node.TransitionCallbackReturn.FAILURE
+    assert 'CUDA out of memory' in node._situation().configure_error
+    assert node.trigger_configure() == depth_node.TransitionCallbackReturn.SUCCESS
+    assert node._situation().configure_error == ''
+    node.close()
+    node.join()
+    node.destroy_node()
+
+
 def test_who_asked_and_who_reads_diagnostics_cannot_end_the_node(
     context: None, monkeypatch: pytest.MonkeyPatch
 ):
