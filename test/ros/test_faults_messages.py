@@ -11,12 +11,20 @@ import cv2
 import numpy as np
 import pytest
 from ros.conftest import calibration, stamp_ns_of
-from sensor_msgs.msg import CompressedImage, Image, LaserScan
+from sensor_msgs.msg import CompressedImage, Image, LaserScan, PointCloud2
+from std_msgs.msg import Header
 
-from llm_mde_ros.conversions import image_to_depth
+from llm_mde_core import Camera
+from llm_mde_ros.conversions import (
+    depth_to_image,
+    empty_cloud,
+    image_to_depth,
+    packed_points,
+)
 
 OUTPUTS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
 NAN = math.nan
+CAMERA = Camera(width=64, height=48, fx=60.0, fy=60.0, cx=31.5, cy=23.5)
 
 
 def refuses(
@@ -76,8 +84,14 @@ def of_size(data: bytes, width: int, height: int) -> bytes:
     return data[:start] + struct.pack('>HH', height, width) + data[start + 4 :]
 
 
+SCAN = b'\xff\xda'
 COMPRESSED = {  # what is made of a good file, and what is said
-    'a broken jpeg': ('.jpg', lambda data: data[:200] + data[300:], 'compressed image'),
+    'a broken jpeg': ('.jpg', lambda data: data[:200] + data[300:], 'cannot be decoded'),
+    'a jpeg without size': (
+        '.jpg',
+        lambda data: data[:2] + data[data.index(SCAN) :],
+        'without a size',
+    ),
     'half a jpeg': ('.jpg', lambda data: data[: len(data) // 2], 'cut off'),
     'half a png': ('.png', lambda data: data[: len(data) // 2], 'cut off PNG'),
     'a bomb of a jpeg': ('.jpg', lambda data: of_size(data, 60_000, 50_000), '60000 x 50000'),
@@ -105,19 +119,43 @@ def test_a_faulty_compressed_image(robot: Any, rgb: np.ndarray, fault: str):
         assert len(robot.received['depth/image']) == 1
 
 
+TOPICS = {'raw': 'image', 'compressed': 'image/compressed'}
+
+
+@pytest.mark.parametrize('transport', TOPICS)
+def test_the_largest_image_is_a_parameter(robot: Any, rgb: np.ndarray, transport: str):
+    robot.listen('depth/image')
+    image = robot.image(cv2.resize(rgb, (128, 96)))
+    if transport == 'compressed':
+        data = cv2.imencode('.png', cv2.resize(rgb, (128, 96)))[1].tobytes()
+        image = robot.stamp(CompressedImage(format='png', data=data))
+    with robot.parameter('image_transport', transport, default='raw'):
+        camera = robot.camera(type(image), TOPICS[transport])
+        robot.calibrate(width=128, height=96, fx=60.0)
+        with robot.parameter('max_megapixels', 0.012, default=16.0):
+            camera.publish(image)
+            robot.wait_for(lambda: '128 x 96 pixels' in robot.told('input'), 'word of it')
+        camera.publish(robot.stamp(image))
+        robot.answer('depth/image', robot.stamp_ns)
+        assert len(robot.received['depth/image']) == 1
+
+
 CAMERA_INFOS = {  # what is changed of a good one, and what is said
     'k not a number': ({'k': [NAN] * 9, 'p': [NAN] * 12}, 'nan'),
     'k infinite': ({'k': [math.inf] * 9, 'p': [math.inf] * 12}, 'fx is nan'),
     'p not a number': ({'p': [60.0, 0.0, 31.5, NAN, 0.0, 60.0, *[0.0] * 6]}, 'numbers in p'),
+    'p infinite': ({'p': [60.0, 0.0, 31.5, math.inf, 0.0, 60.0, *[0.0] * 6]}, 'numbers in p'),
     'r not a number': ({'r': [NAN] * 9}, 'numbers in r'),
+    'r infinite': ({'r': [-math.inf] * 9}, 'numbers in r'),
     'd not a number': ({'d': [NAN] * 5}, 'finite'),
     'd infinite': ({'d': [math.inf] * 5}, 'finite'),
     'of a distortion too short': ({'d': [0.1, 0.2]}, '2 coefficients'),
     'a lens unknown': ({'d': [0.1] * 5, 'distortion_model': 'mei'}, "'mei'"),
     'a focal length below zero': ({'p': [-60.0, 0, 31.5, 0, 0, -60.0, *[0.0] * 6]}, 'fx=-60'),
     'in millimetres': ({'p': [0.36, 0, 3.1, 0, 0, 0.36, 2.3, *[0.0] * 5]}, 'implausible'),
+    'of a telescope': ({'p': [1e9, 0, 31.5, 0, 0, 1e9, *[0.0] * 6]}, 'implausible'),
     'of another size': ({'width': 320, 'height': 240}, '320x240'),
-    'without size': ({'width': 0, 'height': 0}, '0 x 0'),
+    'without size': ({'width': 0, 'height': 0}, 'camera size 0 x 0'),
     'as large as can be': ({'width': HUGE, 'height': HUGE}, f'{HUGE}'),
 }
 
@@ -196,6 +234,39 @@ def test_faulty_references_do_not_change_the_correction(corrected: Any, rgb: np.
     np.testing.assert_allclose(after_m, before_m, rtol=1e-5)
 
 
+def image_of_wall(depth_m: np.ndarray) -> Image:
+    return depth_to_image(depth_m, Header())
+
+
+def cloud_of_wall(depth_m: np.ndarray) -> PointCloud2:
+    """Return points in a frame whose x looks ahead."""
+    cloud = empty_cloud(48, 64, Header(), color=False)
+    right, down = np.moveaxis(CAMERA.rays(), 2, 0)
+    packed_points(cloud)[:] = np.stack([np.ones((48, 64)), -right, -down], 2) * depth_m[..., None]
+    return cloud
+
+
+@pytest.mark.parametrize('value', [NAN, math.inf, -math.inf])
+@pytest.mark.parametrize('reference', [image_of_wall, cloud_of_wall])
+def test_numbers_that_are_none_in_a_reference_are_left_out(
+    robot: Any, rgb: np.ndarray, reference: Callable[[np.ndarray], Any], value: float
+):
+    wall_m = np.full((48, 64), value, np.float32)
+    robot.listen('depth/image')
+    robot.answer('depth/image', robot.show(rgb))
+    with (
+        robot.parameter('reference.topic', f'beside/{reference.__name__}', default=''),
+        robot.parameter('reference.extrinsics', '0 0 0 0 0 0', default=''),
+    ):
+        show_beside(robot, rgb, f'beside/{reference.__name__}', reference(wall_m))
+        robot.wait_for(lambda: 'of 0 points' in robot.told('accuracy'), 'word of it')
+        wall_m[::4] = 2.0
+        show_beside(robot, rgb, f'beside/{reference.__name__}', reference(wall_m))
+        robot.wait_for(lambda: robot.count('frames', 'accuracy') == 1, 'some good points')
+        assert robot.count('samples', 'accuracy') == 12 * 64
+        assert math.isfinite(float(robot.values('accuracy')['AbsRel']))
+
+
 def depth_beside(robot: Any, rgb: np.ndarray, changes: dict[str, Any]) -> np.ndarray:
     """Return the depth of an image with the stamp of a scan."""
     angles = np.linspace(-1, 1, 401)
@@ -203,8 +274,13 @@ def depth_beside(robot: Any, rgb: np.ndarray, changes: dict[str, Any]) -> np.nda
     scan.ranges = (2.0 / np.cos(angles)).astype(np.float32).tolist()
     for name, value in changes.items():
         setattr(scan, name, value)
-    robot.stamp(scan).header.frame_id = 'laser'
+    return show_beside(robot, rgb, 'scan', scan)
+
+
+def show_beside(robot: Any, rgb: np.ndarray, topic: str, reference: Any) -> np.ndarray:
+    """Return the depth of an image with the stamp of a reference."""
+    robot.stamp(reference)
     robot.stamp_ns -= 100_000_000  # the image has its stamp
-    robot.camera(LaserScan, 'scan').publish(scan)
+    robot.camera(type(reference), topic).publish(reference)
     robot.settle()
     return image_to_depth(robot.answer('depth/image', robot.show(rgb)))
