@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 import multiprocessing
 import os
+from pathlib import Path
 import resource
+import signal
 import sys
 
 import cv2
@@ -15,6 +17,34 @@ import torch
 def full_disk(after_bytes: int = 0) -> None:
     """Let no file of this process grow beyond a size: what writes gets an OSError."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (after_bytes, resource.RLIM_INFINITY))
+
+
+def kill() -> None:
+    signal.raise_signal(signal.SIGKILL)
+
+
+def on_call(owner: object, name: str, number: int, happen: Callable[[], None]) -> None:
+    """Let something happen before the given call of a function."""
+    function, calls = getattr(owner, name), []
+
+    def counted(*arguments: object, **options: object) -> object:
+        calls.append(name)
+        if len(calls) == number:
+            happen()
+        return function(*arguments, **options)
+
+    setattr(owner, name, counted)
+
+
+def sessions() -> list[int]:
+    """Return the session of every process of this machine."""
+    found = []
+    for process in Path('/proc').glob('[0-9]*'):
+        try:
+            found.append(os.getsid(int(process.name)))
+        except OSError:  # it has ended
+            continue
+    return found
 
 
 class ChildProcess:
@@ -28,14 +58,22 @@ class ChildProcess:
         self._process.start()
         os.close(self._write)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def send_signal(self, number: int) -> None:
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
+
+    def join(self) -> None:
+        """Wait, though others may still have its standard error."""
+        self._process.join(60)
 
     def end(self) -> tuple[int, str]:
         """Wait; return the exit status and what was written to standard error."""
         with os.fdopen(self._read) as stream:
             text = stream.read()
-        self._process.join(60)
+        self.join()
         return self._process.exitcode, text
 
     def _run(self, function: Callable[..., object], *arguments: object) -> None:

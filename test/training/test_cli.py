@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from llm_mde_train.cli import app
@@ -64,6 +65,7 @@ def test_mistyped_key_is_a_sentence(recipe):
     [
         (DivergenceError('lower the learning rate'), True),
         (OSError('no space left'), True),
+        (SafetensorError('a file cut off'), True),
         (RuntimeError('CUDA out of memory'), False),
     ],
 )

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+import os
 from pathlib import Path
 import random
 import signal
 import time
 
-from child_process import ChildProcess, full_disk
+from child_process import ChildProcess, full_disk, kill, on_call, sessions
 import pytest
 import torch
 import typer
 
 from llm_mde_core import DepthEstimator, LLMMDEForDepthEstimation
-from llm_mde_train import adapted_parts, run_folder
+from llm_mde_train import adapt_report, adapted_parts, run_folder
 from llm_mde_train import fit as fit_module
-from llm_mde_train.adapted_parts import make_adaptable, save_adapter
+from llm_mde_train.adapt import adapt
+from llm_mde_train.adapted_parts import WEIGHTS, make_adaptable, save_adapter
 from llm_mde_train.commands.errors import sentences_for_errors
 from llm_mde_train.fit import fit
 from llm_mde_train.recipe import Recipe
 from llm_mde_train.trainer import Trainer
 from llm_mde_train.whole_files import write_whole
 
+from .conftest import small_rooms
+from .test_adapt import QUICK, recording
 from .test_run_folder import assert_same_end, recipe  # noqa: F401 - a fixture
 
 FULL = (  # before which call of what the disk is full, one run after the other: 6 steps, 3 saves
@@ -33,19 +38,7 @@ FULL = (  # before which call of what the disk is full, one run after the other:
     (Trainer, 'step', 3),
     (fit_module, 'write_whole', 1),
 )
-
-
-def on_call(owner: object, name: str, number: int, happen: Callable[[], None]) -> None:
-    """Let something happen before the given call of a function."""
-    function, calls = getattr(owner, name), []
-
-    def counted(*arguments: object, **options: object) -> object:
-        calls.append(name)
-        if len(calls) == number:
-            happen()
-        return function(*arguments, **options)
-
-    setattr(owner, name, counted)
+VERDICT = '{"worthwhile": true}'
 
 
 def fit_on_full_disk(recipe: Recipe, out: Path, moment: tuple) -> None:  # noqa: F811
@@ -65,6 +58,7 @@ def test_a_disk_that_is_full(recipe: Recipe, tmp_path: Path):  # noqa: F811
         assert status == 1, text
         assert 'Error: ' in text
         assert 'File too large' in text
+        assert 'Traceback' not in text
         assert not (out / 'best.json').exists()
         if (out / 'model').exists():
             LLMMDEForDepthEstimation.from_pretrained(out / 'model')
@@ -74,18 +68,43 @@ def test_a_disk_that_is_full(recipe: Recipe, tmp_path: Path):  # noqa: F811
     assert not [path for path in out.rglob('*') if path.suffix in ('.new', '.old')]
 
 
-def test_signals_at_any_moment(recipe: Recipe, tmp_path: Path):  # noqa: F811
+@pytest.mark.parametrize('seed', [0], ids='seed {}'.format)
+def test_signals_at_any_moment(recipe: Recipe, tmp_path: Path, seed: int):  # noqa: F811
+    dice = random.Random(seed)
     started_s = time.monotonic()
     fit(recipe, tmp_path / 'whole')
     longest_s = time.monotonic() - started_s
     out = tmp_path / 'killed'
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         child = ChildProcess(fit, recipe, out)
-        time.sleep(random.uniform(0.0, longest_s))
+        time.sleep(dice.uniform(0.0, longest_s))
         child.send_signal(number)
         child.end()
     fit(recipe, out)
     assert_same_end(tmp_path / 'whole', out)
+
+
+def fit_in_own_session(recipe: Recipe, out: Path) -> None:  # noqa: F811
+    os.setsid()
+    fit(recipe, out)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_workers_of_a_fit_end_with_it(recipe: Recipe, tmp_path: Path, number: int):  # noqa: F811
+    child = ChildProcess(fit_in_own_session, replace(recipe, workers=2, steps=1000), tmp_path)
+    log = tmp_path / 'log.jsonl'  # while the workers are forked, SIGINT can get lost
+    wait_until(lambda: log.exists() and log.stat().st_size)
+    assert sessions().count(child.pid) == 3
+    child.send_signal(number)
+    child.join()
+    wait_until(lambda: child.pid not in sessions())
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -95,7 +114,7 @@ def adapter(tiny_model_dir: Path, tmp_path: Path) -> Path:
         LLMMDEForDepthEstimation.from_pretrained(tiny_model_dir), train='lora_head'
     )
     save_adapter(network, tmp_path / 'adapter', model='')
-    (tmp_path / 'adapter' / 'metrics.json').write_text('{"worthwhile": true}')
+    (tmp_path / 'adapter' / 'metrics.json').write_text(VERDICT)
     return tmp_path / 'adapter'
 
 
@@ -124,9 +143,9 @@ def test_an_adapter_is_never_half_old_and_half_new(adapter: Path, tiny_model_dir
         child = ChildProcess(save_another, tiny_model_dir, adapter, moment, kill)
         assert child.end()[0] == -signal.SIGKILL
 
-    old = (adapter / 'adapter_model.safetensors').read_bytes()
+    old = (adapter / WEIGHTS).read_bytes()
     kill_before(Path, 'unlink', 1)
-    assert (adapter / 'adapter_model.safetensors').read_bytes() == old
+    assert (adapter / WEIGHTS).read_bytes() == old
     load()
     for call in (1, 2):
         kill_before(Path, 'replace', call)
@@ -140,8 +159,43 @@ def test_an_adapter_is_never_half_old_and_half_new(adapter: Path, tiny_model_dir
     ]
 
 
-def kill() -> None:
-    signal.raise_signal(signal.SIGKILL)
+def adapt_to_lab(tiny_model_dir: Path, out: Path) -> None:
+    """Do what the command does."""
+    result = adapt(
+        recording(12),
+        out=out,
+        model=str(tiny_model_dir),
+        shots=4,
+        replay=small_rooms(2, 3),
+        tuning=QUICK,
+        device='cpu',
+    )
+    adapt_report.write(result, out)
+
+
+@pytest.mark.parametrize('seed', [0], ids='seed {}'.format)
+def test_adapting_is_ended_at_any_moment(
+    adapter: Path, tiny_model_dir: Path, tmp_path: Path, seed: int
+):
+    dice = random.Random(seed)
+    started_s = time.monotonic()
+    adapt_to_lab(tiny_model_dir, tmp_path / 'whole')
+    longest_s = time.monotonic() - started_s
+    old, new = ((folder / WEIGHTS).read_bytes() for folder in (adapter, tmp_path / 'whole'))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        child = ChildProcess(adapt_to_lab, tiny_model_dir, adapter)
+        time.sleep(dice.uniform(0.0, longest_s))
+        child.send_signal(number)
+        child.end()
+        if (adapter / WEIGHTS).exists():  # else it was on its way
+            DepthEstimator.from_pretrained(tiny_model_dir, adapter=adapter, device='cpu')
+            weights, said = (adapter / WEIGHTS).read_bytes(), adapter / 'metrics.json'
+            assert weights in (old, new)
+            assert (said.exists() and said.read_text() == VERDICT) == (weights == old)
+    adapt_to_lab(tiny_model_dir, adapter)
+    assert (adapter / WEIGHTS).read_bytes() == new
+    names = [{path.name for path in folder.iterdir()} for folder in (adapter, tmp_path / 'whole')]
+    assert names[0] == names[1]
 
 
 def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path):
