@@ -120,9 +120,11 @@ class ResumableBag:
     def _load(self, job: dict[str, Any]) -> dict[str, Any]:
         path = self.folder / 'progress.json'
         job = json.loads(json.dumps(job))
-        if not path.exists():
-            return {'job': job, 'position': 0, 'counters': {}, 'parts': []}
-        progress = json.loads(path.read_text())
+        new = {'job': job, 'position': 0, 'counters': {}, 'parts': []}
+        progress = json.loads(path.read_text()) if path.exists() else new
+        names = [name for part in progress['parts'] for name in part['relative_file_paths']]
+        if not all((self._parts_folder / name).exists() for name in names):
+            return new  # killed after the bag had got its name
         changed = [key for key in job if progress['job'].get(key) != job[key]]
         if changed:
             began = ', '.join(f'{key} = {progress["job"].get(key)!r}' for key in changed)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 import random
+import shutil
 import signal
 import sys
 import time
 
-from child_process import ChildProcess, full_disk
+from child_process import ChildProcess, full_disk, kill, on_call
 import pytest
 import small_bags
 
-from llm_mde_ros import cli
+from llm_mde_ros import cli, resumable_bag
 from llm_mde_ros.bags import BagReader
 from llm_mde_ros.replay import ReplayOptions
 from llm_mde_ros.replay import replay as run_replay
+from llm_mde_ros.resumable_bag import ResumableBag
 
 FRAMES = 24
 
@@ -80,14 +82,60 @@ def test_the_command_says_that_the_disk_is_full_and_that_it_goes_on(
     assert not out.exists()
 
 
-def test_signals_at_any_moment(tmp_path: Path, bag: Path, options: ReplayOptions):
+def torn() -> None:
+    full_disk(after_bytes=10)
+
+
+STEPS = (  # before which call of what, one run after the other
+    (resumable_bag, '_flush', 1, kill),  # the first part is not in place
+    (ResumableBag, '_save', 1, torn),  # it is, and its record half written
+    (resumable_bag, '_flush', 2, kill),  # written, and not in place
+    (resumable_bag, '_flush', 3, kill),  # the first part is recorded, the second not in place
+    (Path, 'rename', 1, kill),  # all of them, without their name
+)
+
+
+def test_a_replay_goes_on_from_every_step(tmp_path: Path, bag: Path, options: ReplayOptions):
+    run_replay(bag, tmp_path / 'whole' / 'out', options)
+    out = tmp_path / 'broken' / 'out'
+    for step in STEPS:
+
+        def replay_to_step(step: tuple = step) -> None:
+            on_call(*step)
+            run_replay(bag, out, options)
+
+        assert ChildProcess(replay_to_step).end()[0] != 0
+        assert not out.exists()
+    run_replay(bag, out, options)
+    assert_whole(out, tmp_path / 'whole' / 'out')
+
+
+def test_after_a_kill_in_the_last_moment_the_same_name_can_be_used_again(
+    tmp_path: Path, bag: Path, options: ReplayOptions
+):
+    """The bag has its name, and what is beside it goes with the next replay."""
+    out = tmp_path / 'new' / 'out'
+
+    def replay_to_the_end() -> None:
+        on_call(ResumableBag, 'publish', 1, lambda: on_call(shutil, 'rmtree', 1, kill))
+        run_replay(bag, out, options)
+
+    assert ChildProcess(replay_to_the_end).end()[0] == -signal.SIGKILL
+    out.rename(tmp_path / 'whole')
+    run_replay(bag, out, options)
+    assert_whole(out, tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('seed', [0], ids='seed {}'.format)
+def test_signals_at_any_moment(tmp_path: Path, bag: Path, options: ReplayOptions, seed: int):
+    dice = random.Random(seed)
     started_s = time.monotonic()
     run_replay(bag, tmp_path / 'whole' / 'out', options)
     longest_s = time.monotonic() - started_s
     out = tmp_path / 'broken' / 'out'
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
         child = ChildProcess(lambda: run_replay(bag, out, options))
-        time.sleep(random.uniform(0.0, longest_s))
+        time.sleep(dice.uniform(0.0, longest_s))
         child.send_signal(number)
         status, _ = child.end()
         if out.exists():
