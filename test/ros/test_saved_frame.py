@@ -6,7 +6,9 @@ from dataclasses import replace
 import json
 from pathlib import Path
 import resource
+import signal
 
+from child_process import ChildProcess, kill, on_call
 import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
@@ -74,6 +76,18 @@ def test_the_calibration_can_be_read_again(tmp_path: Path):
     assert calibration['distortion_coefficients']['data'] == list(source.d)
     assert calibration['camera_matrix'] == {'rows': 3, 'cols': 3, 'data': list(source.k)}
     assert calibration['projection_matrix']['cols'] == 4
+
+
+@pytest.mark.parametrize(
+    'moment', [('write_bytes', 1), ('write_bytes', 3), ('write_text', 1), ('rename', 1)]
+)
+def test_a_kill_leaves_no_half_of_a_frame(tmp_path: Path, moment: tuple[str, int]):
+    def save() -> None:
+        on_call(Path, *moment, kill)
+        save_frame(frame_of(np.full((4, 6), 2.0, np.float32)), folder=tmp_path, about={})
+
+    assert ChildProcess(save).end()[0] == -signal.SIGKILL
+    assert not list(tmp_path.glob('frame_*'))
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path):
