@@ -173,6 +173,17 @@ def adapt_to_lab(tiny_model_dir: Path, out: Path) -> None:
     adapt_report.write(result, out)
 
 
+def test_on_a_full_disk_no_half_of_a_report_is_left(tiny_model_dir: Path, tmp_path: Path):
+    def adapt_until_full() -> None:
+        on_call(adapt_report, 'figures', 1, lambda: full_disk(after_bytes=100))
+        adapt_to_lab(tiny_model_dir, tmp_path / 'new')
+
+    status, text = ChildProcess(adapt_until_full).end()
+    assert (status, 'File too large' in text) == (1, True)
+    names = sorted(path.name for path in (tmp_path / 'new').iterdir())
+    assert names == ['adapter_config.json', WEIGHTS]
+
+
 @pytest.mark.parametrize('seed', [0], ids='seed {}'.format)
 def test_adapting_is_ended_at_any_moment(
     adapter: Path, tiny_model_dir: Path, tmp_path: Path, seed: int
