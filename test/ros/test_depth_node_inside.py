@@ -18,6 +18,7 @@ from std_srvs.srv import Trigger
 import torch
 
 from llm_mde_core.estimator import DepthEstimator, DepthPrediction
+from llm_mde_ros import __main__ as executable
 from llm_mde_ros import adapter_requests, depth_node, overload, services
 from llm_mde_ros.late_service import LateService
 from llm_mde_ros.model_loading import LoadedModel
@@ -29,6 +30,7 @@ class SlowEstimator:
     """Waits in its network until it is let go."""
 
     device = 'cpu'
+    compiles = False
     max_depth_m = 10.0
 
     def __init__(self, depth_m: float = 2.0) -> None:
@@ -78,7 +80,7 @@ def stop() -> Event:
 
 @pytest.fixture
 def robot(slow: SlowEstimator, context: None, robot_around: Any, stop: Event) -> Iterator[Any]:
-    thread = Thread(target=depth_node.run, args=(stop,))
+    thread = Thread(target=executable.run, args=(stop,))
     thread.start()
     process = SimpleNamespace(poll=lambda: None if thread.is_alive() else 1)
     robot = robot_around(SimpleNamespace(process=process, text=str))
@@ -268,9 +270,9 @@ def test_the_node_goes_on_while_an_adapter_is_loaded_and_whatever_happens_to_it(
 def test_a_bad_parameter_at_the_start_ends_the_process_with_a_sentence(
     own_domain: None, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(depth_node.signal, 'signal', lambda *_: None)  # those of pytest stay
+    monkeypatch.setattr(executable.signal, 'signal', lambda *_: None)  # those of pytest stay
     with pytest.raises(SystemExit) as caught:
-        depth_node.main(['--ros-args', '-p', 'hfov_deg:=wide'])
+        executable.main(['--ros-args', '-p', 'hfov_deg:=wide'])
     assert caught.value.code == "depth_node: hfov_deg must be a float, not 'wide'."
 
 
@@ -292,7 +294,7 @@ def test_a_bug_while_running_keeps_its_traceback_and_the_node_is_taken_down(
         depth_node.DepthNode, 'destroy_node', lambda node: ended.append(destroy(node))
     )
     with pytest.raises(KeyError, match='another bug') as caught:
-        depth_node.run(Event())
+        executable.run(Event())
     assert str(caught.value.__context__) == 'a bug'
     assert len(ended) == 1
 
