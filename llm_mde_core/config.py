@@ -14,6 +14,8 @@ from transformers import (
     ViTConfig,
 )
 
+from llm_mde_core.config_file import check_backbone, drop_foreign, read_settings
+
 LANGUAGE_CHOICES = ('pretrained', 'random', 'none')
 PROMPT_CHOICES = ('adaptive', 'fixed', 'shuffled')
 SIZES = (
@@ -34,8 +36,8 @@ class LLMMDEConfig(PretrainedConfig):
     Architecture, prompt, camera and depth range of an LLM-MDE network.
 
     `vision_config` and `language_config` are configurations (or dictionaries with a
-    `model_type`) of any ViT-like and any BERT-, GPT-2-, LLaMA- or Qwen-like model of
-    transformers. `vision_name` and `language_name` name the pretrained weights that
+    `model_type`) of a ViT-like and a BERT-, GPT-2-, LLaMA- or Qwen-like model of transformers
+    (`config_file.BACKBONES`). `vision_name` and `language_name` name the pretrained weights that
     `LLMMDEForDepthEstimation.create` starts from; without a name a part starts from random
     weights. A name alone brings its configuration.
 
@@ -89,8 +91,8 @@ class LLMMDEConfig(PretrainedConfig):
         spread_factor: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        self.vision_config = _sub_config(vision_config, vision_name, default=ViTConfig())
-        self.language_config = _sub_config(language_config, language_name, default=BertConfig())
+        self.vision_config = _backbone('vision', vision_config, vision_name, ViTConfig())
+        self.language_config = _backbone('language', language_config, language_name, BertConfig())
         self.vision_name = vision_name
         self.language_name = language_name
         self.stem_channels = list(stem_channels)
@@ -163,6 +165,11 @@ class LLMMDEConfig(PretrainedConfig):
         return int(self.vision_config.patch_size) * 2 ** len(self.stem_channels)
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Take what a config.json says; ValueError for a setting that we do not know."""
+        return super().from_dict(read_settings(config_dict, cls()), **kwargs)
+
+    @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> LLMMDEConfig:
         """Return a preset: 'paper', 'small' or 'tiny'; `overrides` replace single fields."""
         if name not in PRESETS:
@@ -175,18 +182,24 @@ def _check_whole(name: str, value: Any, *, least: int = 1, most: int = MAX_SIZE)
         raise ValueError(f'{name} must be a whole number from {least} to {most}, not {value!r}')
 
 
-def _sub_config(
-    config: PretrainedConfig | dict[str, Any] | None, name: str, *, default: PretrainedConfig
+def _backbone(
+    part: str,
+    config: PretrainedConfig | dict[str, Any] | None,
+    name: str,
+    default: PretrainedConfig,
 ) -> PretrainedConfig:
     if config is None:
-        return AutoConfig.from_pretrained(name) if name else default
+        config = AutoConfig.from_pretrained(name) if name else default
     if isinstance(config, dict):
-        config = dict(config)
         if 'model_type' not in config:
             raise ValueError(
                 f'a backbone configuration needs a model_type, got only {sorted(config)}'
             )
-        return AutoConfig.for_model(config.pop('model_type'), **config)
+        check_backbone(part, config['model_type'])
+        usual = AutoConfig.for_model(config['model_type'])
+        return type(usual)(**read_settings(config, usual))
+    check_backbone(part, config.model_type)
+    drop_foreign(config)
     return config
 
 

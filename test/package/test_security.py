@@ -129,11 +129,14 @@ def test_code_that_a_model_brings_along_is_not_run(model: Path, mark: Path) -> N
         'AutoModelForDepthEstimation': 'modeling_own.Own',
         'AutoImageProcessor': 'processing_own.Own',
     }
-    change_json(model / 'config.json', auto_map=auto)
-    config = json.loads((model / 'config.json').read_text())
-    for part in ('vision_config', 'language_config'):
-        config[part]['auto_map'] = auto
-    (model / 'config.json').write_text(json.dumps(config))
+    whole = (model / 'config.json').read_text()
+    for part in ('', 'vision_config', 'language_config'):
+        config = json.loads(whole)
+        (config[part] if part else config)['auto_map'] = auto
+        (model / 'config.json').write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r'config\.json sets auto_map'):
+            load(model)
+    (model / 'config.json').write_text(whole)
     tokenizer = {'AutoTokenizer': ['tokenization_own.Own', 'tokenization_own.Own']}
     change_json(model / 'tokenizer_config.json', auto_map=tokenizer)
     change_json(model / 'preprocessor_config.json', auto_map=auto)
