@@ -20,7 +20,10 @@ class LanguageModel(nn.Module):
 
     def __init__(self, config: LLMMDEConfig) -> None:
         super().__init__()
-        self.backbone = AutoModel.from_config(config.language_config)
+        # A dtype in the configuration would be that of a file it was read from.
+        self.backbone = AutoModel.from_config(
+            config.language_config, dtype=torch.get_default_dtype()
+        )
         self.backbone.config.use_cache = False
         self.backbone.pooler = None  # its output is never used
         self.max_positions = config.language_config.max_position_embeddings
@@ -57,6 +60,7 @@ class LanguageModel(nn.Module):
             attention_mask=self._attention_mask(used)[:, :, done:],
             position_ids=self._positions(prompt_mask, image_tokens=tokens.shape[1])[:, done:],
             past_key_values=cache,
+            return_dict=True,  # whatever its configuration says
         )
         return output.last_hidden_state[:, prompt.shape[1] - done :]
 

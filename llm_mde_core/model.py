@@ -240,10 +240,15 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> Any:
-        """Read a model and its tokenizer; safetensors only, and every name must match."""
+        """
+        Read a model and its tokenizer; safetensors only, and every name must match.
+
+        The weights become float32, whatever they were saved as, unless `dtype` says otherwise.
+        """
         name = pretrained_model_name_or_path
         wants_info = kwargs.get('output_loading_info', False)
         kwargs |= {'use_safetensors': True, 'output_loading_info': True}
+        kwargs.setdefault('dtype', torch.float32)
         kwargs |= {'ignore_mismatched_sizes': True}  # they are refused here, by name
         if Path(name).is_dir():
             cls._check_bytes(Path(name))

@@ -29,13 +29,19 @@ class VisionEncoder(nn.Module):
         self.level_layers = config.vision_levels
         self.patch_px = config.patch_px
         self.stem = ConvStem(config.stem_channels) if config.stem_channels else None
-        self.backbone = AutoModel.from_config(config.vision_config)
+        # A dtype in the configuration would be that of a file it was read from.
+        self.backbone = AutoModel.from_config(
+            config.vision_config, dtype=torch.get_default_dtype()
+        )
         self.backbone.pooler = None  # its output is never used
         # ViT wants to be told that the grid may differ from its own; DINOv2 always allows it.
         accepts_any_grid = (
             'interpolate_pos_encoding' in inspect.signature(self.backbone.forward).parameters
         )
-        self._options = {'interpolate_pos_encoding': True} if accepts_any_grid else {}
+        # return_dict: whatever its configuration says.
+        self._options = {'output_hidden_states': True, 'return_dict': True}
+        if accepts_any_grid:
+            self._options['interpolate_pos_encoding'] = True
 
         width = config.vision_config.hidden_size
         stem = config.stem_channels
@@ -55,7 +61,7 @@ class VisionEncoder(nn.Module):
         if self.stem is not None:
             details = self.stem(pixels)
             pixels = details[-1]
-        output = self.backbone(pixels, output_hidden_states=True, **self._options)
+        output = self.backbone(pixels, **self._options)
 
         # [CLS], registers … come first; the patches are the last N tokens.
         patches = output.last_hidden_state[:, -rows * columns :]  # (B, N, Dv)

@@ -242,6 +242,40 @@ def test_weights_of_another_normalisation_are_refused(
         LLMMDEForDepthEstimation.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('said', ['float16', 'float32'])
+def test_weights_are_float32_whatever_they_were_saved_as(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, dtype: torch.dtype, said: str
+) -> None:
+    model = build(tokenizer).to(dtype)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / 'config.json').read_text())
+    for settings in (config, config['vision_config'], config['language_config']):
+        settings['dtype'] = said
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    loaded = AutoModelForDepthEstimation.from_pretrained(tmp_path).eval()
+    numbers = [*loaded.parameters(), *(b for b in loaded.buffers() if b.is_floating_point())]
+    assert {number.dtype for number in numbers} == {torch.float32}
+    torch.testing.assert_close(
+        loaded(images()).predicted_depth, model.float()(images()).predicted_depth
+    )
+
+
+@pytest.mark.parametrize('settings', [{'dtype': 'bfloat16'}, {'return_dict': False}])
+def test_what_a_backbone_says_of_dtype_and_outputs_has_no_effect(
+    tokenizer: PreTrainedTokenizerBase, settings: dict[str, object]
+) -> None:
+    """As on the hub, where most language models are bfloat16."""
+    usual = small_config()
+    other = {
+        part: getattr(usual, part).to_dict() | settings
+        for part in ('vision_config', 'language_config')
+    }
+    model = build(tokenizer, **other)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert torch.equal(model(images()).predicted_depth, build(tokenizer)(images()).predicted_depth)
+
+
 def test_a_name_alone_brings_configuration_and_weights(
     tokenizer: PreTrainedTokenizerBase, tmp_path: object
 ) -> None:
