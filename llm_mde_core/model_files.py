@@ -53,6 +53,9 @@ def check_model_folder(folder: str | Path) -> None:
     another kind to torch.load.
     """
     folder = Path(folder)
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir():
+            _check_file(path)
     for path in sorted(folder.glob('*.json')):
         _check_size(path, MAX_TOKENIZER_BYTES)
     if (folder / 'adapter_config.json').exists():  # transformers would give it to peft, unseen
@@ -101,9 +104,9 @@ def pinned_model(name: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, *, most: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Read a JSON object; ValueError for anything else, or for one that is too large."""
-    _check_size(path, MAX_JSON_BYTES)
+    _check_size(path, most)
     try:
         value = json.loads(path.read_text())
     except ValueError as error:  # bytes that are no text, too
@@ -115,7 +118,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def _check_file(path: Path) -> None:
+    """Refuse a named pipe, which would be waited for, and a device, which may never end."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f'{path} is no regular file')
+
+
 def _check_size(path: Path, most: int) -> None:
+    _check_file(path)
     size = path.stat().st_size
     if size > most:
         raise ValueError(f'{path} has {size / 1e6:.0f} MB, of at most {most / 1e6:.0f}')

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 import shutil
 
 import pytest
 
 from llm_mde_core import LLMMDEForDepthEstimation
-from llm_mde_core.model_files import check_model_folder, find_model, pinned_model
+from llm_mde_core.model_files import check_model_folder, find_model, pinned_model, read_object
 
 INDEX = 'model.safetensors.index.json'
 
@@ -117,6 +118,27 @@ def test_a_document_that_takes_long_to_parse_is_refused(
         file.truncate(size)
     with pytest.raises(ValueError, match=rf'{name} has \d+ MB, of at most {limit}$'):
         check_model_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'name', ['config.json', 'model.safetensors', 'tokenizer.json', 'chat_template.jinja']
+)
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(
+    tiny_model_dir: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(tiny_model_dir, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        find_model(tmp_path, allow_download=False)
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'metrics.json')
+    with pytest.raises(ValueError, match=r'metrics\.json is no regular file'):
+        read_object(tmp_path / 'metrics.json')
+    with pytest.raises(ValueError, match='is no regular file'):
+        read_object(tmp_path)
 
 
 def test_an_adapter_inside_of_a_model_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
