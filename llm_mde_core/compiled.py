@@ -12,6 +12,7 @@ from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from llm_mde_core.constants import Constants
 from llm_mde_core.frame import Frame, FrameOutput
+from llm_mde_core.private_cache import compile_privately
 
 logger = logging.getLogger(__name__)
 # Frames share their code, and torch gives up after eight compilations of the same code; every
@@ -35,6 +36,7 @@ def compile_frame(
     start = time.monotonic()
     logger.info('Compiling the network for images of %d x %d …', frame.width, frame.height)
     backend = 'eager' if rgb.device.type == 'cpu' else 'inductor'
+    compile_privately()
     compiled = torch.compile(frame, backend=backend, fullgraph=True, dynamic=False)
     try:
         with dynamo.patch(recompile_limit=MOST_COMPILATIONS):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+import hashlib
+import logging
 import math
 from pathlib import Path
 import shlex
@@ -23,6 +25,9 @@ from llm_mde_core.device import choose_device
 from llm_mde_core.geometry import Camera
 from llm_mde_core.image import Fit
 from llm_mde_core.model import LLMMDEOutput
+from llm_mde_core.private_cache import private_folder
+
+logger = logging.getLogger(__name__)
 
 FILE = 'network.onnx'
 INPUTS = ('pixel_values', 'focal_px')
@@ -152,32 +157,49 @@ def open_session(file: Path, *, device: str) -> Any:
     # Else its threads keep the cores busy that decode and publish while they wait.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     available = onnxruntime.get_available_providers()
-    providers = choose_providers(device, available=available, engines=file.parent)
+    providers = choose_providers(device, available=available, file=file)
     with _errors_of_onnxruntime(file):
         return onnxruntime.InferenceSession(str(file), options, providers=providers)
 
 
 def choose_providers(
-    device: str, *, available: list[str], engines: Path
+    device: str, *, available: list[str], file: Path
 ) -> list[tuple[str, dict[str, Any]]]:
     """
-    Return what may run the network, fastest first, with options; ValueError without the GPU.
+    Return what may run the network in `file`, fastest first, with options.
 
-    `engines` is the folder in which TensorRT keeps what takes it minutes to build.
+    ValueError when a GPU was asked for and there is none.
     """
     chosen = choose_device(device)
     providers: list[tuple[str, dict[str, Any]]] = []
     if device == 'auto' or chosen.type == 'cuda':
         number: dict[str, Any] = {'device_id': chosen.index or 0}
-        cache = {'trt_engine_cache_enable': True, 'trt_engine_cache_path': str(engines)}
-        options = (number | cache, number)
-        providers = [(n, o) for n, o in zip(GPU_PROVIDERS, options, strict=True) if n in available]
+        providers = [(name, dict(number)) for name in GPU_PROVIDERS if name in available]
+        if GPU_PROVIDERS[0] in available:
+            providers[0][1].update(_engine_cache(file))
     if device != 'auto' and chosen.type == 'cuda' and not providers:
         raise ValueError(
             f'device {device!r} was asked for but this onnxruntime has no CUDA: '
             "pip install onnxruntime-gpu, or use 'cpu' or 'auto'"
         )
     return [*providers, (CPU_PROVIDER, {})]
+
+
+def _engine_cache(file: Path) -> dict[str, Any]:
+    """
+    Return the options with which TensorRT keeps what takes it minutes to build.
+
+    Not beside the network: an engine is a program, and whoever wrote the folder could bring one.
+    """
+    digest = hashlib.sha256()
+    for part in sorted(file.parent.glob(f'{file.name}*')):  # large weights are beside it
+        digest.update(part.read_bytes())
+    try:
+        folder = private_folder('engines', digest.hexdigest())
+    except OSError as error:
+        logger.warning('TensorRT builds its engine anew at every start: %s', error)
+        return {}
+    return {'trt_engine_cache_enable': True, 'trt_engine_cache_path': str(folder)}
 
 
 def import_onnxruntime() -> Any:

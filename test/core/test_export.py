@@ -189,13 +189,46 @@ def test_damaged_file_is_named(exported: Path, tmp_path: Path) -> None:
         DepthEstimator.from_pretrained(folder)
 
 
-def test_fastest_provider_comes_first_and_cpu_means_cpu() -> None:
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file that stands for a network; this user's cache is beside its folder."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model' / FILE).write_bytes(b'network')
+    return tmp_path / 'model' / FILE
+
+
+def test_fastest_provider_comes_first_and_cpu_means_cpu(network: Path) -> None:
     available = ['CPUExecutionProvider', *reversed(GPUS)]
-    engines = Path('folder')
-    auto = choose_providers('auto', available=available, engines=engines)
+    auto = choose_providers('auto', available=available, file=network)
     assert [name for name, _ in auto] == [*GPUS, 'CPUExecutionProvider']
-    assert auto[0][1]['trt_engine_cache_path'] == 'folder'
-    on_cpu = choose_providers('cpu', available=available, engines=engines)
+    assert [sorted(options) for _, options in auto[1:]] == [['device_id'], []]
+    on_cpu = choose_providers('cpu', available=available, file=network)
     assert [name for name, _ in on_cpu] == ['CPUExecutionProvider']
-    bare = choose_providers('auto', available=['CPUExecutionProvider'], engines=engines)
+    bare = choose_providers('auto', available=['CPUExecutionProvider'], file=network)
     assert bare == on_cpu
+    cuda = choose_providers('auto', available=[GPUS[1], 'CPUExecutionProvider'], file=network)
+    assert cuda == auto[1:]
+
+
+def engines_of(network: Path) -> Path:
+    _, options = choose_providers('auto', available=GPUS, file=network)[0]
+    assert options['trt_engine_cache_enable']
+    return Path(options['trt_engine_cache_path'])
+
+
+def test_an_engine_is_kept_for_its_network_where_only_this_user_writes(network: Path) -> None:
+    engines = engines_of(network)
+    assert engines.parent == network.parents[1] / 'cache' / 'llm_mde_ros' / 'engines'
+    assert engines.stat().st_mode & 0o777 == 0o700
+    assert engines_of(network) == engines
+    (network.parent / f'{FILE}.data').write_bytes(b'weights')
+    with_weights = engines_of(network)
+    network.write_bytes(b'another network')
+    assert len({engines, with_weights, engines_of(network)}) == 3
+
+
+def test_without_a_folder_of_this_user_no_engine_is_kept(network: Path) -> None:
+    (network.parents[1] / 'cache').write_text('no folder')
+    _, options = choose_providers('auto', available=GPUS, file=network)[0]
+    assert sorted(options) == ['device_id']
