@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
 
 from llm_mde_core.config import LLMMDEConfig
 from llm_mde_core.device import choose_device
@@ -26,6 +25,7 @@ from llm_mde_core.geometry import Camera
 from llm_mde_core.image import Fit
 from llm_mde_core.model import LLMMDEOutput
 from llm_mde_core.private_cache import private_folder
+from llm_mde_core.tokenizer_file import read_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,7 @@ class ExportedNetwork(nn.Module):
             ) from error
         self.tokenizer = None
         if self.config.language != 'none':
-            self.tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
+            self.tokenizer = read_tokenizer(folder)
         self.session = open_session(self.file, device=device)
         *_, self.height, self.width = self.session.get_inputs()[0].shape
 

@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, cached_file
 
 from llm_mde_core.config import LLMMDEConfig
 from llm_mde_core.constants import Constants, KeptConstants
@@ -37,6 +37,7 @@ from llm_mde_core.image import LLMMDEImageProcessor
 from llm_mde_core.language import LanguageModel
 from llm_mde_core.prompt import AdaptivePrompt, tokenize_prompt
 from llm_mde_core.reprogramming import Bottleneck, Reprogramming
+from llm_mde_core.tokenizer_file import CONFIG, FILE, read_tokenizer
 from llm_mde_core.vision import VisionEncoder
 
 HARMLESS = 2**26  # numbers of a network that any machine can hold
@@ -232,6 +233,7 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
         if tokens is not None:
             model.tokenizer = tokenizer
             model.prompt.load_tokens(tokens)
+            model.prompt.check_tokenizer(model.tokenizer)
             if config.language_name and config.language == 'pretrained':
                 _take_weights(model.language.backbone, config.language_name)
         return model
@@ -263,12 +265,8 @@ class LLMMDEForDepthEstimation(PreTrainedModel):
             raise ValueError(f'the weights in {name} do not fit their configuration: {wrong}')
         if model.config.language != 'none':
             model.prompt.check_tokens(vocabulary=len(model.language.word_embeddings))
-            try:
-                model.tokenizer = AutoTokenizer.from_pretrained(
-                    name, trust_remote_code=False, **_hub_options(kwargs)
-                )
-            except Exception as error:  # tokenizers raises nothing more special
-                raise ValueError(f'the tokenizer in {name} cannot be read: {error}') from error
+            model.tokenizer = read_tokenizer(_tokenizer_folder(name, _hub_options(kwargs)))
+            model.prompt.check_tokenizer(model.tokenizer)
         return (model, info) if wants_info else model
 
     @classmethod
@@ -304,6 +302,12 @@ def _take_weights(backbone: nn.Module, name: str) -> None:
     backbone.load_state_dict(
         {key: value for key, value in weights.items() if not key.startswith('pooler.')}
     )
+
+
+def _tokenizer_folder(name: str | os.PathLike[str], options: dict[str, Any]) -> Path:
+    """Return where a model's tokenizer is: its own folder, or the hub's files on this machine."""
+    cached_file(name, CONFIG, _raise_exceptions_for_missing_entries=False, **options)
+    return Path(str(cached_file(name, FILE, **options))).parent
 
 
 def _hub_options(options: dict[str, Any]) -> dict[str, Any]:

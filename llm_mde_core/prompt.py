@@ -46,6 +46,7 @@ FIXED_PERCENT = 50
 FIXED_CLASS = CLASS_WORDS.index('not in distance')
 CLASS_TEMPERATURE = 0.1
 MAX_PROMPT = 4096  # tokens
+MAX_CHARACTERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,22 @@ class AdaptivePrompt(nn.Module):
             raise ValueError(f'the tokens of the prompt are not among the {vocabulary} words')
         if not torch.equal(self.order.sort().values, torch.arange(len(self.ids))):
             raise ValueError('the order of the prompt is no order of its places')
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise ValueError when it reads other words than those whose tokens are in the tables."""
+        rows = [*self.numbers, *self.classes]
+        for word, ids in zip((*NUMBERS, *CLASS_WORDS), rows, strict=True):
+            found = decode_prompt(tokenizer, ids)
+            if _letters(found) != _letters(word):
+                raise ValueError(
+                    f'the tokenizer reads {found!r:.99} where the prompt has {word!r}: it is '
+                    "another model's, or does not know the word"
+                )
+        length = len(decode_prompt(tokenizer, self.ids))
+        if length > MAX_CHARACTERS:
+            raise ValueError(
+                f'the tokenizer reads a prompt of {length} characters, of at most {MAX_CHARACTERS}'
+            )
 
     def forward(
         self,
@@ -255,6 +272,11 @@ def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, *, dataset: str) -> Prom
 def decode_prompt(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> str:
     """Read the sentence of one image back from its token ids (T,), -1 where unused."""
     return str(tokenizer.decode(ids[ids >= 0].tolist(), skip_special_tokens=True)).strip()
+
+
+def _letters(text: str) -> str:
+    """Return what is left without spaces, and without marks of where a word goes on."""
+    return ''.join(letter for letter in text.casefold() if letter.isalnum())
 
 
 def _slot_ids(

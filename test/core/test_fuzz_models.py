@@ -52,8 +52,10 @@ def check(model: Path, adapter: Path | None = None) -> None:
 
 
 def check_depth(estimator: DepthEstimator) -> None:
-    depth_m = estimator.infer(BLACK, CAMERA).depth_m
-    assert depth_m.shape == (48, 64)
+    prediction = estimator.infer(BLACK, CAMERA)
+    depth_m = prediction.depth_m
+    assert depth_m.shape == prediction.confidence.shape == (48, 64)
+    assert isinstance(prediction.prompt, str)
     known = depth_m[~np.isnan(depth_m)]
     low, high = estimator.info()['depth_range_m']
     assert ((low <= known) & (known <= high)).all()
