@@ -75,6 +75,8 @@ def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:
     """
     Decode a cloud: points, float32 (H, W, 3), and colours, uint8 (H, W, 3) RGB or None.
 
+    A colour that is not packed into four bytes, as PCL does it, is none.
+
     sensor_msgs_py reads them where it is installed, but not rows with padding or the other byte
     order: the first it ignores, the second it swaps inside the message.
     """
@@ -93,7 +95,8 @@ def cloud_to_points(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray | None]:
     else:
         records = read_records(msg)
     points = np.stack([records[axis] for axis in 'xyz'], axis=-1).astype(np.float32)
-    color = next((name for name in ('rgb', 'rgba') if name in names), None)
+    colors = [name for name in ('rgb', 'rgba') if name in names]
+    color = next((name for name in colors if records[name].dtype.itemsize == 4), None)
     if color is None:
         return points, None
     packed = np.ascontiguousarray(records[color]).view(np.uint32)
@@ -109,10 +112,9 @@ def read_records(msg: PointCloud2) -> np.ndarray:
 
 
 def _record_dtype(msg: PointCloud2) -> np.dtype:
+    """Return how a point lies in the data; of a field with several values, the first."""
     order = '>' if msg.is_bigendian else '<'
-    unknown = [field.name for field in msg.fields if field.datatype not in _DTYPES]
-    if unknown:
-        raise ValueError(f'cloud has fields of an unknown datatype: {", ".join(unknown)}')
+    _check_fields(msg)
     return np.dtype(
         {
             'names': [field.name for field in msg.fields],
@@ -121,6 +123,24 @@ def _record_dtype(msg: PointCloud2) -> np.dtype:
             'itemsize': msg.point_step,
         }
     )
+
+
+def _check_fields(msg: PointCloud2) -> None:
+    """Refuse fields beyond the point, in Python's integers: NumPy's overflow, then it reads on."""
+    unknown = [field.name for field in msg.fields if field.datatype not in _DTYPES]
+    if unknown:
+        raise ValueError(f'cloud has fields of an unknown datatype: {", ".join(unknown)}')
+    names = [field.name for field in msg.fields]
+    if len(set(names)) < len(names):
+        raise ValueError(f'cloud has a field twice: {", ".join(names)}')
+    for field in msg.fields:
+        size = int(_DTYPES[field.datatype][1])
+        end = field.offset + size * max(field.count, 1)  # old drivers count 0 for one
+        if end > msg.point_step:
+            raise ValueError(
+                f'cloud has {field.name} at byte {field.offset}, {field.count} of {size} bytes, '
+                f'beyond its point_step {msg.point_step}'
+            )
 
 
 def _is_plain(msg: PointCloud2) -> bool:

@@ -157,6 +157,58 @@ def test_a_malformed_cloud_is_refused_with_the_reason(header):
         cloud_to_points(cloud)
 
 
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'offset': 2**31 - 1}, 'z at byte 2147483647, 1 of 4 bytes, beyond its point_step 12'),
+        ({'offset': 2**31 - 4}, 'z at byte 2147483644'),
+        ({'offset': 2**32 - 1}, 'z at byte 4294967295'),
+        ({'offset': 9}, 'z at byte 9, 1 of 4 bytes, beyond its point_step 12'),
+        ({'count': 2}, 'z at byte 8, 2 of 4 bytes'),
+        ({'count': 2**32 - 1}, 'z at byte 8, 4294967295 of 4 bytes'),
+        ({'datatype': PointField.FLOAT64}, 'z at byte 8, 1 of 8 bytes'),
+        ({'datatype': 0}, 'unknown datatype: z'),
+        ({'datatype': 9}, 'unknown datatype: z'),
+    ],
+)
+@pytest.mark.parametrize('big_endian', [False, True])
+def test_a_field_beyond_its_point_is_refused_before_any_is_read(
+    header, changes, message, big_endian
+):
+    cloud = make_cloud(make_points()[:1, :2], None, header)
+    cloud.is_bigendian = big_endian
+    for name, value in changes.items():
+        setattr(cloud.fields[2], name, value)
+    with pytest.raises(ValueError, match=message):
+        cloud_to_points(cloud)
+    with pytest.raises(ValueError, match=message):
+        clouds.read_records(cloud)
+
+
+def test_a_field_that_ends_with_its_point_is_read_also_where_it_counts_none(header):
+    points = make_points()[:1, :2]
+    cloud = make_cloud(points, None, header)
+    cloud.fields[2].count = 0
+    np.testing.assert_array_equal(cloud_to_points(cloud)[0], points)
+
+
+def test_fields_of_one_name_are_refused(header):
+    cloud = make_cloud(make_points(), RGB, header)
+    cloud.fields[3].name = 'x'
+    with pytest.raises(ValueError, match='field twice: x, y, z, x'):
+        cloud_to_points(cloud)
+
+
+@pytest.mark.parametrize('datatype', [PointField.UINT8, PointField.UINT16])
+def test_a_colour_that_is_not_of_four_bytes_is_none(header, datatype):
+    points = make_points()
+    cloud = make_cloud(points, RGB, header)
+    cloud.fields[3].datatype = datatype
+    read_points, read_rgb = cloud_to_points(cloud)
+    np.testing.assert_array_equal(read_points, points)
+    assert read_rgb is None
+
+
 def test_a_cloud_survives_the_wire(header):
     cloud = make_cloud(make_points(), RGB, header)
     assert deserialize_message(serialize_message(cloud), PointCloud2) == cloud

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from ros.conftest import calibration, stamp_ns_of
-from sensor_msgs.msg import CompressedImage, Image, LaserScan, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from llm_mde_core import Camera
@@ -265,6 +265,41 @@ def test_numbers_that_are_none_in_a_reference_are_left_out(
         robot.wait_for(lambda: robot.count('frames', 'accuracy') == 1, 'some good points')
         assert robot.count('samples', 'accuracy') == 12 * 64
         assert math.isfinite(float(robot.values('accuracy')['AbsRel']))
+
+
+FIELDS = {  # what is changed of the field z of a cloud, and what is said
+    'as far as NumPy counts': ({'offset': 2**31 - 1}, 'z at byte 2147483647'),
+    'farther': ({'offset': HUGE}, f'z at byte {HUGE}'),
+    'in the next point': ({'offset': 10}, 'z at byte 10'),
+    'of many values': ({'count': HUGE}, f'{HUGE} of 4 bytes'),
+    'of an unknown type': ({'datatype': 0}, 'unknown datatype: z'),
+    'by another name': ({'name': 'r'}, 'no field z'),
+}
+
+
+@pytest.mark.parametrize('fault', FIELDS)
+def test_a_cloud_with_a_faulty_field(robot: Any, rgb: np.ndarray, fault: str):
+    """Read beyond its data, it would end the process."""
+    changes, words = FIELDS[fault]
+    robot.listen('depth/image')
+    robot.answer('depth/image', robot.show(rgb))  # without a reference: figures begin anew
+    cloud = empty_cloud(1, 400, Header(), color=False)
+    packed_points(cloud)[0] = [(2.0, (column - 200) / 200, 0.1) for column in range(400)]  # a wall
+    sound = cloud.fields[2]
+    faulty = PointField(name=sound.name, offset=sound.offset, datatype=sound.datatype, count=1)
+    for name, value in changes.items():
+        setattr(faulty, name, value)
+    with (
+        robot.parameter('reference.topic', 'cloud', default=''),
+        robot.parameter('reference.extrinsics', '0 0 0 0 0 0', default=''),
+    ):
+        cloud.fields[2] = faulty
+        show_beside(robot, rgb, 'cloud', cloud)
+        robot.wait_for(lambda: words in robot.told('accuracy'), f'{words!r} in the diagnostics')
+        assert robot.values('accuracy')['frames'] == '0'
+        cloud.fields[2] = sound
+        show_beside(robot, rgb, 'cloud', cloud)
+        robot.wait_for(lambda: robot.count('frames', 'accuracy') == 1, 'a good cloud')
 
 
 def depth_beside(robot: Any, rgb: np.ndarray, changes: dict[str, Any]) -> np.ndarray:
