@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.camera_source import CameraSource
 from llm_mde_ros.conversions import compressed_to_rgb, image_to_rgb
 from llm_mde_ros.frame_counters import FrameCounters
+from llm_mde_ros.frame_error import FrameError, stage
 from llm_mde_ros.frame_slot import Frame, FrameSlot, RateLimiter
 from llm_mde_ros.frame_times import FrameTimes
 from llm_mde_ros.live_accuracy import LiveAccuracy
@@ -26,23 +26,6 @@ from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.saved_frame import WorkedFrame
 from llm_mde_ros.served_model import ServedModel
 from llm_mde_ros.stats import depth_stats
-
-
-class FrameError(Exception):
-    """An image that has to be dropped; `stage` is the reason that it is counted under."""
-
-    def __init__(self, stage: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.stage = stage
-
-
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Tell in which stage a frame failed: ValueError, or torch's RuntimeError (out of memory)."""
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:
-        raise FrameError(name, str(error)) from error
 
 
 class FrameWorker:
@@ -152,17 +135,18 @@ class FrameWorker:
         times: FrameTimes,
     ) -> None:
         try:
-            stats = depth_stats(
-                prediction,
-                depth_m=published_depth(prediction, parameters.output_settings).cpu().numpy(),
-                header=frame.message.header,
-                counters=self._counters,
-                times=times,
-                made_by=self._estimator.made_by,
-                calibrated=not self.cameras.warning,
-                accuracy=self._accuracy,
-            )
-        except RuntimeError as error:  # torch, out of memory
+            with stage('stats'):
+                stats = depth_stats(
+                    prediction,
+                    depth_m=published_depth(prediction, parameters.output_settings).cpu().numpy(),
+                    header=frame.message.header,
+                    counters=self._counters,
+                    times=times,
+                    made_by=self._estimator.made_by,
+                    calibrated=not self.cameras.warning,
+                    accuracy=self._accuracy,
+                )
+        except FrameError as error:  # all other outputs of the frame are out
             self._warn('stats', f'No stats of this image: {error}')
             return
         self._publish({'stats': stats})

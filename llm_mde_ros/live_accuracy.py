@@ -24,6 +24,7 @@ from llm_mde_ros.extrinsics import (
     parse_extrinsics,
     sensor_to_optical,
 )
+from llm_mde_ros.frame_error import FRAME_FAULTS, describe
 from llm_mde_ros.reference_depth import Reference, reference_to_points, seen_by
 from llm_mde_ros.reference_history import ReferenceHistory, stamp_ns
 from llm_mde_ros.reference_settings import ReferenceSettings
@@ -145,11 +146,11 @@ class LiveAccuracy:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Keep what went wrong for verdict(); RuntimeError is torch's, out of memory."""
+        """Keep what went wrong for verdict()."""
         try:
             yield
-        except (ValueError, RuntimeError) as error:
-            self._problem = f'Depth cannot be compared: {error}.'
+        except FRAME_FAULTS as error:
+            self._problem = f'Depth cannot be compared: {describe(error)}.'
         else:
             self._problem = ''
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 import time
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 import torch
 
 from llm_mde_core.estimator import DepthPrediction
@@ -20,6 +21,7 @@ from llm_mde_ros.frame_times import STAGES
 from llm_mde_ros.frame_worker import FrameWorker
 from llm_mde_ros.live_accuracy import LiveAccuracy
 from llm_mde_ros.parameters import DepthNodeParameters
+from llm_mde_ros.stats import DepthStats
 
 
 class Estimator:
@@ -28,6 +30,8 @@ class Estimator:
     def __init__(self) -> None:
         self.errors: deque[Exception] = deque()
         self.depth_m = 2.0
+        self.made_by = 'fake', ''
+        self.read_prompt = lambda: ('near', 'A wall.')
 
     def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
         if self.errors:
@@ -38,7 +42,7 @@ class Estimator:
             depth,
             lambda: torch.ones_like(depth),
             stages_s,
-            read_prompt=lambda: ('near', 'A wall.'),
+            read_prompt=self.read_prompt,
         )
 
 
@@ -65,12 +69,13 @@ class Bench:
         self.estimator, self.publishers, self.counters = Estimator(), Publishers(), FrameCounters()
         self.parameters = DepthNodeParameters(camera_info_timeout_s=0.0)
         self.parameter_reads = 0
+        self.accuracy = LiveAccuracy(FrameTransforms(None))
         self.warnings: list[tuple[str, str]] = []
         self.worker = FrameWorker(
             estimator=self.estimator,
             publishers=self.publishers,
             counters=self.counters,
-            accuracy=LiveAccuracy(FrameTransforms(None)),
+            accuracy=self.accuracy,
             parameters=self._read_parameters,
             now_ns=lambda: 7_500_000_000,
             warn=lambda kind, sentence: self.warnings.append((kind, sentence)),
@@ -142,14 +147,67 @@ def test_the_times_of_a_frame_are_told(bench):
     assert times.age_s == 0.5
 
 
-@pytest.mark.parametrize('error', [RuntimeError('CUDA out of memory'), ValueError('too small')])
-def test_a_failing_inference_drops_one_frame(bench, error):
+FAULTS = {
+    'CUDA out of memory': RuntimeError('CUDA out of memory'),
+    'too small': ValueError('too small'),
+    'out of memory': MemoryError(),
+    'Unable to allocate 3 GiB': MemoryError('Unable to allocate 3 GiB'),
+    'OpenCV: error: (-215:Assertion failed)': cv2.error('OpenCV: error:\n(-215:Assertion failed)'),
+}
+
+
+@pytest.mark.parametrize(('words', 'error'), FAULTS.items())
+def test_a_failing_inference_drops_one_frame(bench, words, error):
     bench.estimator.errors.append(error)
     bench.put()
     assert bench.counters.dropped == {'inference': 1}
-    assert ('inference', f'Image dropped (inference): {error}') in bench.warnings
+    assert ('inference', f'Image dropped (inference): {words}') in bench.warnings
     bench.put()
     assert bench.counters.published == 1
+
+
+@pytest.mark.parametrize(
+    ('stage', 'where'),
+    [
+        ('image', 'llm_mde_ros.frame_worker.image_to_rgb'),
+        ('camera_info', 'llm_mde_ros.camera_source.camera_from_info'),
+        ('outputs', 'llm_mde_ros.frame_worker.make_outputs'),
+        ('outputs', 'llm_mde_ros.live_accuracy.LiveAccuracy.correct'),
+    ],
+)
+@pytest.mark.parametrize('error', [MemoryError(), cv2.error('out of memory')])
+def test_a_failure_in_any_stage_drops_one_frame(bench, monkeypatch, stage, where, error):
+    with monkeypatch.context() as patch:
+        patch.setattr(where, Mock(side_effect=error))
+        info = CameraInfo(width=6, height=4, k=[5.0, 0, 2.5, 0, 5.0, 1.5, 0, 0, 1.0])
+        bench.worker.cameras.update(info)
+        bench.put()
+    assert bench.counters.dropped == {stage: 1}
+    assert (stage, f'Image dropped ({stage}): out of memory') in bench.warnings
+    bench.put()
+    assert bench.counters.published == 1
+
+
+@pytest.mark.skipif(DepthStats is None, reason='llm_mde_msgs is not built')
+@pytest.mark.parametrize(('words', 'error'), FAULTS.items())
+def test_stats_that_cannot_be_made_cost_the_frame_nothing_else(bench, words, error):
+    bench.publishers.listened = {'depth/image': 1, 'stats': 1}
+    bench.estimator.read_prompt = Mock(side_effect=[error, ('near', 'A wall.')])
+    bench.put()
+    bench.put(second=2)
+    bench.worker.stop()
+    assert [topic for topic, _ in bench.publishers.sent] == ['depth/image'] * 2 + ['stats']
+    assert (bench.counters.published, bench.counters.dropped) == (2, {})
+    assert ('stats', f'No stats of this image: {words}') in bench.warnings
+
+
+def test_a_comparison_without_memory_costs_the_frame_nothing(bench, monkeypatch):
+    bench.parameters = DepthNodeParameters(camera_info_timeout_s=0.0, reference_topic='/scan')
+    monkeypatch.setattr(bench.accuracy, '_nearest', Mock(side_effect=MemoryError()))
+    bench.put()
+    bench.worker.stop()
+    assert bench.counters.published == 1
+    assert bench.accuracy.verdict()[1] == 'Depth cannot be compared: out of memory.'
 
 
 @pytest.mark.parametrize('compressed', [False, True])

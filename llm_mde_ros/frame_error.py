@@ -1,0 +1,33 @@
+"""What may go wrong with one frame and is told, so that the next one gets its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+
+# Bad input, torch (also out of the GPU's memory), out of memory, OpenCV. All else is a bug.
+FRAME_FAULTS = (ValueError, RuntimeError, MemoryError, cv2.error)
+
+
+class FrameError(Exception):
+    """An image that has to be dropped; `stage` is the reason that it is counted under."""
+
+    def __init__(self, stage: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.stage = stage
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Tell in which stage a frame failed."""
+    try:
+        yield
+    except FRAME_FAULTS as error:
+        raise FrameError(name, describe(error)) from error
+
+
+def describe(error: Exception) -> str:
+    """Return what happened in words, also for a MemoryError, which may have none."""
+    return ' '.join(str(error).split()) or 'out of memory'
