@@ -56,7 +56,7 @@ class CameraSource:
         return Camera.from_hfov(width=width, height=height, hfov_deg=hfov_deg), None
 
     def _from_info(self, info: CameraInfo, *, width: int, height: int) -> Camera:
-        calibration = _calibration(info)
+        calibration = calibration_of(info)
         if calibration != self._converted:
             self._converted = None
             self.state = self.warning = 'camera_info is unusable'
@@ -78,8 +78,8 @@ class CameraSource:
         return now_s - self._waiting_since_s < timeout_s
 
 
-def _calibration(info: CameraInfo) -> tuple:
-    """All that matters of the message, to see a change."""
+def calibration_of(info: CameraInfo) -> tuple:
+    """Return all that matters of the message, to see a change."""
     size = info.width, info.height, info.binning_x, info.binning_y
     roi = info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height
     return *size, *roi, info.distortion_model, *info.d, *info.k, *info.r, *info.p

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -12,7 +11,6 @@ from typing import Any
 from rclpy.serialization import serialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Writer
-from sensor_msgs.msg import CameraInfo
 
 from llm_mde_core.estimator import DepthEstimator
 from llm_mde_ros.bags import (
@@ -25,6 +23,7 @@ from llm_mde_ros.bags import (
     find_camera_topics,
     to_rgb,
 )
+from llm_mde_ros.camera_history import CameraHistory
 from llm_mde_ros.camera_source import CameraSource
 from llm_mde_ros.outputs import OutputSettings, make_outputs
 from llm_mde_ros.resumable_bag import ResumableBag, check_new
@@ -68,38 +67,6 @@ class ReplaySummary:
     reason: str  # why the first one was dropped
     warning: str  # about the camera
     left_out: tuple[str, ...]  # topics that could not be copied
-
-
-class CameraHistory:
-    """
-    The CameraInfo that was valid at a stamp: the newest one that is not newer than the image.
-
-    A recorder may have written it after its image, so all of them are read first; only changes
-    are kept.
-    """
-
-    def __init__(self, bag: BagReader, topic: str | None) -> None:
-        self._stamps_ns: list[int] = []
-        self._infos: list[CameraInfo] = []
-        previous = b''
-        for message in bag.messages([topic]) if topic else ():
-            info = message.decode()
-            content = repr(
-                (info.width, info.height, info.distortion_model, info.d, info.k, info.p)
-            )
-            if content != previous:
-                previous = content
-                self._stamps_ns.append(message.stamp_ns)
-                self._infos.append(info)
-
-    def __len__(self) -> int:
-        return len(self._infos)
-
-    def at(self, stamp_ns: int) -> CameraInfo | None:
-        """Return the CameraInfo for an image of this stamp; None when the bag has none."""
-        if not self._infos:
-            return None
-        return self._infos[max(0, bisect.bisect_right(self._stamps_ns, stamp_ns) - 1)]
 
 
 def replay(
@@ -218,7 +185,7 @@ class Frames:
         """Convert, infer, convert; ValueError when the image or its camera cannot be used."""
         image = message.decode()
         rgb = to_rgb(image)
-        info = self.history.at(message.stamp_ns)
+        info = self.history.at(stamp_ns=message.stamp_ns, time_ns=message.time_ns)
         if info:
             self.source.update(info)
         camera, info = self.source.for_image(

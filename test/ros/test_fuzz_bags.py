@@ -14,7 +14,7 @@ import pytest
 import small_bags
 
 from llm_mde_ros.bags import BagReader, find_camera_topics, to_rgb
-from llm_mde_ros.replay import CameraHistory
+from llm_mde_ros.camera_history import CameraHistory
 from llm_mde_train.rosbag_frames import read_bag
 
 KINDS = ('mcap', 'sqlite3', 'ros1')

@@ -15,7 +15,7 @@ import yaml
 
 from llm_mde_ros.bags import BagReader, to_depth
 from llm_mde_ros.conversions import cloud_to_points
-from llm_mde_ros.replay import CameraHistory, ReplayOptions
+from llm_mde_ros.replay import ReplayOptions
 from llm_mde_ros.replay import replay as run_replay
 from llm_mde_ros.resumable_bag import ResumableBag
 
@@ -171,20 +171,31 @@ def test_when_no_image_can_be_used_nothing_is_left_behind(tmp_path, options):
     assert sorted(p.name for p in tmp_path.iterdir()) == ['bag']
 
 
-def test_camera_info_that_was_recorded_late_still_belongs_to_its_image(tmp_path):
+def test_a_region_of_interest_that_moves_moves_the_principal_point(tmp_path, options):
+    recorded = small_bags.camera(2)
+    for number, offset in enumerate((8, 20)):
+        info = recorded[2 * number].message
+        info.width, info.height = 2 * small_bags.WIDTH, 2 * small_bags.HEIGHT
+        info.roi.x_offset, info.roi.y_offset = offset, 4
+        info.roi.width, info.roi.height = small_bags.WIDTH, small_bags.HEIGHT
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', recorded)
+    run_replay(bag, tmp_path / 'out', options)
+    made = by_topic(tmp_path / 'out')['/depth/camera_info']
+    cx = (small_bags.WIDTH - 1) / 2
+    assert [message.decode().k[2] for message in made] == [cx - 8, cx - 20]
+
+
+def test_each_image_of_a_loop_has_the_camera_info_of_its_turn(tmp_path, options):
     recorded = [
-        small_bags.info(0, fx=60.0, delay_ns=50_000_000),
-        small_bags.info(1, fx=60.0, delay_ns=50_000_000),
-        small_bags.info(2, fx=80.0, delay_ns=50_000_000),
+        replace(each, time_ns=each.time_ns + played * 6_000_000_000)
+        for played, fx in enumerate((60.0, 70.0, 80.0))
+        for number in (0, 20)
+        for each in (small_bags.colour(number), small_bags.info(number, fx=fx))
     ]
-    with BagReader(small_bags.write_rosbag2(tmp_path / 'bag', recorded)) as reader:
-        history = CameraHistory(reader, small_bags.INFO)
-    at = [
-        history.at(small_bags.START_NS + round(n * small_bags.PERIOD_NS)).k[0]
-        for n in (-1, 0, 1, 1.9, 2, 9)
-    ]
-    assert at == [60.0, 60.0, 60.0, 60.0, 80.0, 80.0]
-    assert len(history) == 2  # only changes are kept
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', recorded)
+    run_replay(bag, tmp_path / 'out', options)
+    made = by_topic(tmp_path / 'out')['/depth/camera_info']
+    assert [message.decode().k[0] for message in made] == [60.0, 60.0, 70.0, 70.0, 80.0, 80.0]
 
 
 def test_a_killed_replay_goes_on_and_ends_up_the_same(tmp_path, options):
