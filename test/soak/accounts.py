@@ -145,7 +145,7 @@ def _memory(samples: Sequence[Vitals]) -> Row:
     is_kept = drift <= MAX_MEMORY_DRIFT
     figure = f'{before:.1f} -> {after:.1f} MiB ({drift:+.2%}), at most {most:.1f}'
     return Row(
-        'memory of its own, the least',
+        'least memory',
         figure,
         '' if is_kept else f'must not grow by {MAX_MEMORY_DRIFT:.0%}',
     )
