@@ -19,11 +19,11 @@ class PixelRays:
     max_depth: torch.Tensor  # (H, W)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)  # of 16 megapixels they take 256 MB
 def pixel_rays(
     camera: Camera, *, min_range_m: float, max_range_m: float, device: torch.device
 ) -> PixelRays:
-    """Return the rays of a camera and how far points lie on them, cached."""
+    """Return the rays of a camera and how far points lie on them; the last ones are kept."""
     slopes = torch.tensor(camera.rays()).permute(2, 0, 1).contiguous()
     length = (1 + slopes.square().sum(dim=0)).sqrt()  # of the ray to z = 1
     floats = torch.finfo(torch.float32)  # neither 0 nor infinity is a depth

@@ -6,8 +6,8 @@ in the optical frame of REP 103: x right, y down, z forward. Depth is metres alo
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 import math
+import threading
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from llm_mde_core.lens import COEFFICIENT_COUNTS, distort, undistort
 
 FloatImage = npt.NDArray[np.float32]
+PIXELS_AT_ONCE = 2**14  # undistorted; what that takes then fits into a cache of the CPU
 
 
 @dataclass(frozen=True)
@@ -95,20 +96,52 @@ class Camera:
 
     def rays(self) -> FloatImage:
         """
-        Return x/z and y/z of every pixel, float32 (H, W, 2), cached and read-only.
+        Return x/z and y/z of every pixel, float32 (H, W, 2), kept and read-only.
 
         NaN where the lens model has no solution or looks 90 degrees or more to the side.
         """
-        return _rays(self)
+        return _rays.of(self)
 
 
-@lru_cache(maxsize=8)
-def _rays(camera: Camera) -> FloatImage:
+class _Rays:
+    """Keeps the rays of the last cameras; for several threads."""
+
+    MAX_BYTES = 256 * 2**20  # two cameras of 16 megapixels
+
+    def __init__(self) -> None:
+        self._kept: dict[Camera, FloatImage] = {}  # the newest last
+        self._lock = threading.Lock()
+
+    def of(self, camera: Camera) -> FloatImage:
+        with self._lock:
+            rays = self._kept.get(camera)
+        if rays is None:
+            rays = _make_rays(camera)
+        with self._lock:
+            rays = self._kept.pop(camera, rays)  # another thread may have been faster
+            self._kept[camera] = rays
+            while len(self._kept) > 1 and self.size > self.MAX_BYTES:
+                del self._kept[next(iter(self._kept))]
+        return rays
+
+    @property
+    def size(self) -> int:
+        """Return the bytes that are kept."""
+        return sum(rays.nbytes for rays in self._kept.values())
+
+
+_rays = _Rays()
+
+
+def _make_rays(camera: Camera) -> FloatImage:
     x = (np.arange(camera.width) - camera.cx) / camera.fx
     y = (np.arange(camera.height) - camera.cy) / camera.fy
-    rays = np.stack(np.meshgrid(x, y), axis=-1)  # (H, W, 2)
-    rays = undistort(rays.reshape(-1, 2), camera.distortion_model, camera.distortion)
-    result = rays.reshape(camera.height, camera.width, 2).astype(np.float32)
+    result = np.empty((camera.height, camera.width, 2), np.float32)
+    count = max(1, PIXELS_AT_ONCE // camera.width)
+    for first in range(0, camera.height, count):
+        rows = np.stack(np.meshgrid(x, y[first : first + count]), axis=-1)  # (rows, W, 2)
+        rays = undistort(rows.reshape(-1, 2), camera.distortion_model, camera.distortion)
+        result[first : first + count] = rays.reshape(rows.shape)
     result.flags.writeable = False
     return result
 

@@ -46,36 +46,46 @@ def distort(points: Points, model: str, coefficients: tuple[float, ...]) -> Poin
         return points
     padded = _padded(coefficients)
     inside = np.where((radius <= _INSIDE * _fold_radius(padded))[:, None], points, np.nan)
-    return _tilt(_distort(inside, padded)[0], _tilt_matrix(*padded[12:]))
+    return _tilt(_distort(inside.T, padded)[0].T, _tilt_matrix(*padded[12:]))
 
 
 def _undistort_polynomial(distorted: Points, distortion: tuple[float, ...]) -> Points:
     """Invert plumb_bob and rational_polynomial."""
     coefficients = _padded(distortion)
-    target = _tilt(distorted, np.linalg.inv(_tilt_matrix(*coefficients[12:])))
+    target = np.ascontiguousarray(
+        _tilt(distorted, np.linalg.inv(_tilt_matrix(*coefficients[12:]))).T
+    )
     limit = _INSIDE * _fold_radius(coefficients)
     result = np.full_like(target, np.nan)
-    pending = np.arange(len(target))
+    pending = np.arange(target.shape[1])
     point = _within(target, limit)
     with np.errstate(all='ignore'):  # points outside the model may run away; they stay NaN
         for _ in range(20):
             value, jacobian = _distort(point, coefficients)
-            error = target[pending] - value
-            done = np.abs(error).max(axis=1) < _TOLERANCE
-            result[pending[done]] = point[done]
-            if done.all():
-                break
-            (u, v), (a, b, c, d) = error.T, jacobian
+            error = target - value
+            done = np.maximum(*np.abs(error)) < _TOLERANCE
+            if done.any():
+                result[:, pending[done]] = point[:, done]
+                if done.all():
+                    break
+                pending = pending[~done]
+                point, target, error, jacobian = (
+                    values[:, ~done] for values in (point, target, error, jacobian)
+                )
+            (u, v), (a, b, c, d) = error, jacobian
             step = np.stack([d * u - b * v, a * v - c * u]) / (a * d - b * c)
-            point = _within((point + step.T)[~done], limit)
-            pending = pending[~done]
-    return result
+            point = _within(point + step, limit)
+    return result.T
 
 
 def _distort(points: Points, coefficients: Points) -> tuple[Points, Points]:
-    """Apply the lens model without tilt; also return its Jacobian du/dx, du/dy, dv/dx, dv/dy."""
+    """
+    Apply the lens model without tilt to points (2, N).
+
+    Also return its Jacobian du/dx, du/dy, dv/dx, dv/dy: (4, N).
+    """
     k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = coefficients[:12]
-    x, y = points.T
+    x, y = points
     r2 = x * x + y * y
     numerator = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
     denominator = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
@@ -90,7 +100,7 @@ def _distort(points: Points, coefficients: Points) -> tuple[Points, Points]:
     du_dx = radial + 2 * x * x * radial_slope + 2 * p1 * y + 6 * p2 * x + x * prism_u
     dv_dy = radial + 2 * y * y * radial_slope + 6 * p1 * y + 2 * p2 * x + y * prism_v
     jacobian = np.stack([du_dx, mixed + y * prism_u, mixed + x * prism_v, dv_dy])
-    return np.stack([u, v], axis=-1), jacobian
+    return np.stack([u, v]), jacobian
 
 
 def _padded(distortion: tuple[float, ...]) -> Points:
@@ -135,9 +145,10 @@ def _first_positive_root(polynomial: Polynomial) -> float:
 
 
 def _within(points: Points, radius: float) -> Points:
-    """Pull points that lie outside a circle onto it."""
-    norm = np.hypot(points[:, 0], points[:, 1])
-    return np.asarray(points * np.minimum(1, radius / np.maximum(norm, 1e-12))[:, None])
+    """Pull points (2, N) that lie outside a circle onto it."""
+    if math.isinf(radius):
+        return points
+    return np.asarray(points * np.minimum(1, radius / np.maximum(np.hypot(*points), 1e-12)))
 
 
 def _undistort_equidistant(distorted: Points, distortion: tuple[float, ...]) -> Points:

@@ -1,10 +1,13 @@
 import math
+import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 
+from llm_mde_core import geometry
 from llm_mde_core.geometry import Camera, back_project, project, resize_depth
+from llm_mde_core.lens import undistort
 
 PLUMB_BOB_4 = (-0.28, 0.09, 0.0012, -0.0008)
 PLUMB_BOB = (*PLUMB_BOB_4, -0.012)
@@ -185,6 +188,43 @@ def test_rays_are_computed_once_and_cannot_be_changed():
     assert camera.rays() is make_camera('plumb_bob', PLUMB_BOB).rays()
     with pytest.raises(ValueError, match='read-only'):
         camera.rays()[0, 0] = 1
+
+
+@pytest.mark.parametrize(('model', 'distortion'), [('', ()), *LENSES])
+@pytest.mark.parametrize('count', [100, 1000, 7000])  # 160 pixels are a row
+def test_rays_are_the_same_however_many_are_computed_at_once(
+    monkeypatch, model, distortion, count
+):
+    camera = make_camera(model, distortion)
+    plain = (pixel_grid(camera) - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+    plain = undistort(plain.reshape(-1, 2), model, distortion).reshape(120, 160, 2)
+    monkeypatch.setattr(geometry, 'PIXELS_AT_ONCE', count)
+    np.testing.assert_array_equal(geometry._make_rays(camera), plain.astype(np.float32))
+
+
+def test_rays_take_little_more_memory_than_they_have():
+    camera = make_camera('plumb_bob', PLUMB_BOB).resized(width=1200, height=900)
+    tracemalloc.start()
+    try:
+        size = geometry._make_rays(camera).nbytes
+        assert tracemalloc.get_traced_memory()[1] < size + 2e7  # of a block of rows
+    finally:
+        tracemalloc.stop()
+
+
+def test_rays_are_kept_up_to_a_size_those_of_the_last_camera_whatever_it_is(monkeypatch):
+    cameras = [make_camera(cx=float(column)) for column in range(4)]
+    kept = geometry._Rays()
+    monkeypatch.setattr(kept, 'MAX_BYTES', 2 * cameras[0].rays().nbytes + 1, raising=False)
+    first, second = (kept.of(camera) for camera in cameras[:2])
+    assert kept.of(cameras[0]) is first  # which is now the newest
+    kept.of(cameras[2])
+    assert kept.of(cameras[0]) is first
+    assert kept.of(cameras[1]) is not second
+    assert kept.size == 2 * first.nbytes
+    large = cameras[0].resized(width=320, height=240)
+    assert kept.of(large) is kept.of(large)
+    assert kept.size == 4 * first.nbytes
 
 
 def test_points_are_in_the_optical_frame():
