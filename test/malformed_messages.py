@@ -1,12 +1,20 @@
-"""Messages that are right, or nearly: what the fuzz tests of conversions and node draw from."""
+"""
+Messages that are right, or nearly: what the fuzz tests of conversions and node draw from.
 
+What is wrong with one is judged by its own fields, not by the code under test.
+"""
+
+from io import BytesIO
+import math
 import struct
+import warnings
 import zlib
 
 import cv2
 from fuzzing import UINT32, mostly
 from hypothesis import strategies as st
 import numpy as np
+from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import Header
 
@@ -15,6 +23,75 @@ BYTES_OF_PIXEL = {
     **{'mono16': 2, '16UC1': 2, 'yuv422': 2, 'yuv422_yuy2': 2, 'uyvy': 2, 'yuyv': 2},
     **{f'bayer_{order}16': 2 for order in ('rggb', 'bggr', 'gbrg', 'grbg')},
 }
+GREY_BYTES = ('mono8', '8UC1', *(f'bayer_{order}8' for order in ('rggb', 'bggr', 'gbrg', 'grbg')))
+COLOR_BYTES = dict.fromkeys(GREY_BYTES, 1) | {
+    name: size for name, size in BYTES_OF_PIXEL.items() if name not in ('16UC1', '32FC1')
+}
+
+
+def fault_of_image(image, *, max_pixels):
+    """Say why no colour can come of an image; '' when nothing is known against it."""
+    if image.encoding not in COLOR_BYTES:
+        return f'unknown encoding {image.encoding!r}'
+    if not image.width or not image.height:
+        return 'no pixels'
+    if image.width * image.height > max_pixels:
+        return 'too large'
+    if image.step < image.width * COLOR_BYTES[image.encoding]:
+        return 'step too small'
+    if len(image.data) < image.step * image.height:
+        return 'data too short'
+    return ''
+
+
+def fault_of_file(data, *, max_pixels):
+    """Say why no colour can come of a compressed image; '' when nothing is known against it."""
+    if not data.startswith((b'\x89PNG\r\n\x1a\n', b'\xff\xd8')):
+        return 'neither PNG nor JPEG'
+    if (b'IEND' if data[:1] == b'\x89' else b'\xff\xd9') not in data:
+        return 'cut off'
+    width, height = size_of_file(data) or (1, 1)
+    return '' if 0 < width * height <= max_pixels else f'of {width} x {height} pixels'
+
+
+def size_of_file(data):
+    """Return width and height as another library reads them; None when it does not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', Picture.DecompressionBombWarning)
+        try:
+            with Picture.open(BytesIO(data)) as picture:
+                return picture.size
+        except (Picture.DecompressionBombError, Picture.DecompressionBombWarning):
+            return 2**16, 2**16
+        except Exception:  # what Pillow raises for a damaged file is of many kinds
+            return None
+
+
+def fault_of_calibration(info, size, *, rectified):
+    """Say why a camera_info is not that of an image of this size (width, height), or ''."""
+    if info is None or not (info.k[0] or info.p[0]):
+        return ''  # not calibrated: the field of view is used
+    is_distorted = any(info.d) and not rectified
+    if info.p[0] and not is_distorted:
+        numbers = info.p[0], info.p[5], info.p[2], info.p[6]
+    else:
+        numbers = info.k[0], info.k[4], info.k[2], info.k[5]
+    if not all(map(math.isfinite, numbers)):
+        return f'fx, fy, cx, cy are {numbers}'
+    if min(numbers[:2]) <= 0:
+        return f'fx, fy are {numbers[:2]}'
+    if is_distorted and not all(map(math.isfinite, info.d)):
+        return 'coefficients that are no numbers'
+    if is_distorted and len(info.d) not in COEFFICIENTS.get(info.distortion_model, ()):
+        return f'{len(info.d)} coefficients of {info.distortion_model!r}'
+    roi = info.roi
+    if bool(roi.width) != bool(roi.height):
+        return ''  # CameraInfo.msg does not say what that means
+    sides = (roi.width, roi.height) if roi.width else (info.width, info.height)
+    binning = max(info.binning_x, 1), max(info.binning_y, 1)
+    if tuple(side // bins for side, bins in zip(sides, binning, strict=True)) != size:
+        return f'of another size than {size}'
+    return ''
 
 
 SIDE = mostly(st.integers(0, 12), UINT32)
@@ -111,6 +188,11 @@ NUMBERS = st.floats() | st.floats(-2000, 2000) | st.integers(-5, 5).map(float)
 GOOD_K = [30.0, 0.0, 15.5, 0.0, 31.0, 11.5, 0.0, 0.0, 1.0]
 GOOD_P = [28.0, 0.0, 15.0, -2.8, 0.0, 29.0, 11.0, 0.0, 0.0, 0.0, 1.0, 0.0]
 MODELS = ['', 'plumb_bob', 'rational_polynomial', 'equidistant', 'fisheye', 'none', 'mei']
+
+COEFFICIENTS = {  # their number, by lens model
+    **dict.fromkeys(('', 'plumb_bob', 'rational_polynomial'), (4, 5, 8, 12, 14)),
+    **dict.fromkeys(('equidistant', 'fisheye'), (4,)),
+}
 
 
 @st.composite

@@ -1,7 +1,6 @@
 """Malformed messages through the conversions: ValueError or a right answer, nothing else."""
 
 from contextlib import suppress
-from io import BytesIO
 import math
 import pickle
 import struct
@@ -18,10 +17,9 @@ from malformed_messages import (
     camera_infos,
     damaged,
     images,
+    size_of_file,
 )
 import numpy as np
-from PIL import Image as Picture
-from PIL import UnidentifiedImageError
 import pytest
 from sensor_msgs.msg import CompressedImage
 
@@ -95,8 +93,7 @@ def check_metres(depth_m, shape):
 
 def check_size(data, shape):
     """Compare with height and width as another library reads them, if it reads the file."""
-    with suppress(UnidentifiedImageError), Picture.open(BytesIO(data)) as picture:
-        assert shape == (picture.height, picture.width)
+    assert size_of_file(data) in (None, (shape[1], shape[0]))
     assert shape[0] * shape[1] <= MAX_PIXELS
 
 
