@@ -19,6 +19,7 @@ from llm_mde_core.model_files import MAX_TOKENIZER_BYTES, read_object
 
 FILE = 'tokenizer.json'
 CONFIG = 'tokenizer_config.json'
+MAX_WORDS = 2**20  # of which tokenizers makes a list, however many numbers are left out
 SPECIAL = [f'{name}_token' for name in ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')]
 # How LLaMA 3 and Qwen cut text into words; BERT, GPT-2 and older LLaMAs have no pattern.
 _REST = r"""| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
@@ -31,14 +32,23 @@ def read_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     path = Path(folder) / FILE
     try:
         document = read_object(path, most=MAX_TOKENIZER_BYTES)
-        for pattern in _patterns_in({**document, 'model': None}):  # which has words alone
-            if pattern not in PATTERNS:
-                raise ValueError(f'{path} has a regular expression of its own: {pattern!r:.99}')
+        _check(document)
         # Not the file again: of two values of one name, it may take the other.
         tokenizer = Tokenizer.from_str(json.dumps(document))
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_special_words(folder))
     except Exception as error:  # tokenizers raises nothing more special
         raise ValueError(f'the tokenizer in {folder} cannot be read: {error}') from error
+
+
+def _check(document: dict[str, Any]) -> None:
+    for pattern in _patterns_in({**document, 'model': None}):  # which has words alone
+        if pattern not in PATTERNS:
+            raise ValueError(f'{FILE} has a regular expression of its own: {pattern!r:.99}')
+    model = document.get('model')
+    words = model.get('vocab') if isinstance(model, dict) else None
+    for word, number in words.items() if isinstance(words, dict) else ():
+        if type(number) is not int or not 0 <= number < MAX_WORDS:
+            raise ValueError(f'{FILE} gives {word!r:.99} the number {number!r:.99}')
 
 
 def _patterns_in(value: Any) -> Iterator[Any]:

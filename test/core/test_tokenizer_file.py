@@ -147,6 +147,13 @@ def swap_words(folder: Path) -> None:
     (folder / 'tokenizer.json').write_text(json.dumps(document))
 
 
+def far_number(folder: Path) -> None:
+    """To copy or save it, tokenizers takes memory for all numbers, and ends the process."""
+    document = json.loads((folder / 'tokenizer.json').read_text())
+    document['model']['vocab']['far'] = 2**32 - 2
+    (folder / 'tokenizer.json').write_text(json.dumps(document))
+
+
 def long_words(folder: Path) -> None:
     content = {'type': 'Replace', 'pattern': {'String': ':'}, 'content': ' ' * 100_001}
     document = json.loads((folder / 'tokenizer.json').read_text())
@@ -159,6 +166,7 @@ def long_words(folder: Path) -> None:
     [
         (drop, r'tokenizer\.json'),
         (swap_words, "reads 'extremely far' where the prompt has 'extremely close'"),
+        (far_number, "gives 'far' the number 4294967294"),
         (long_words, r'a prompt of \d+ characters, of at most 100000'),
     ],
 )
