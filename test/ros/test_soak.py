@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+import math
 import os
 from pathlib import Path
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from sensor_msgs.msg import Image
 
 from soak.accounts import Accounts, Row, Vitals, counts_of, table, verdict
 
@@ -68,6 +71,36 @@ def test_an_output_that_should_not_be_is_told(stamp_ns: int, kind: str) -> None:
     accounts.take_output('points', stamp_ns)
     assert accounts.wrong == [f'points answers {kind} ({stamp_ns})']
     assert broken(accounts, steady()) == ['outputs from bad input']
+
+
+def depth_of(value: float, width: int = 64, encoding: str = '32FC1') -> Image:
+    values = np.full((48, width), value, np.float32 if encoding == '32FC1' else np.uint16)
+    image = Image(width=width, height=48, encoding=encoding, step=values.strides[0])
+    image.data = values.tobytes()
+    return image
+
+
+@pytest.mark.parametrize(
+    ('depth', 'fault'),
+    [
+        (depth_of(2.0), ''),
+        (depth_of(math.nan), ''),
+        (depth_of(0, encoding='16UC1'), ''),
+        (depth_of(2000, encoding='16UC1'), ''),
+        (depth_of(2.0, width=32), '32 x 48 pixels, not (64, 48)'),
+        (depth_of(2, encoding='rgb8'), "encoding 'rgb8'"),
+        (depth_of(math.inf), 'inf'),
+        (depth_of(-1.0), '-1.0'),
+        (depth_of(2000.0), '2000.0'),
+        (depth_of(30_000, encoding='16UC1'), '30.0'),
+    ],
+)
+def test_a_depth_that_cannot_be_that_of_its_image_is_told(depth: Image, fault: str) -> None:
+    accounts = fair()
+    accounts.sizes[4] = 64, 48
+    accounts.take_depth(depth, 4)
+    assert 4 in accounts.answered
+    assert [fault in told for told in accounts.wrong] == [True] * bool(fault)
 
 
 def test_a_request_that_was_not_met_is_told() -> None:

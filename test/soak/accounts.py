@@ -9,11 +9,17 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+from sensor_msgs.msg import Image
+
+from llm_mde_ros.parameters import DepthNodeParameters
+
 # As /diagnostics names them: every image that the node receives meets one.
 FATES = ('published', 'skipped', 'rate limited', 'unwanted', 'dropped')
 REFUSED = ('dropped: image', 'dropped: camera_info')  # what bad images and calibrations meet
 FIRST, LAST = (0.25, 0.45), (0.8, 1.0)  # of the run; caches fill before, and DDS's segment
 MAX_MEMORY_DRIFT = 0.02
+UNITS_M = {'32FC1': ('=f4', 1.0), '16UC1': ('=u2', 0.001)}
 MAX_GROWTH = 0  # threads, file descriptors
 
 
@@ -22,6 +28,7 @@ class Accounts:
     """The images that the camera sent, by stamp, and how often the node says it met each fate."""
 
     good: set[int] = field(default_factory=set)
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # of these: width, height
     bad: set[int] = field(default_factory=set)
     unheard: int = 0  # sent while the node received none: off, or nobody listened to it
     answered: set[int] = field(default_factory=set)  # their depth arrived
@@ -59,6 +66,30 @@ class Accounts:
             self.wrong.append(f'{topic} answers {kind} ({stamp_ns})')
         elif topic == 'depth/image':
             self.answered.add(stamp_ns)
+
+    def take_depth(self, depth: Image, stamp_ns: int) -> None:
+        """Judge a depth image by its stamp, and by what is in it when its image was good."""
+        self.take_output('depth/image', stamp_ns)
+        fault = fault_of_depth(depth, self.sizes.get(stamp_ns))
+        if stamp_ns in self.good and fault:
+            self.wrong.append(f'depth/image {fault} ({stamp_ns})')
+
+
+def fault_of_depth(depth: Image, size: tuple[int, int] | None) -> str:
+    """Say what is wrong with the depth of an image of this size (width, height), or ''."""
+    if (depth.width, depth.height) != size:
+        return f'has {depth.width} x {depth.height} pixels, not {size}'
+    if depth.encoding not in UNITS_M:
+        return f'has the encoding {depth.encoding!r}'
+    kind, unit_m = UNITS_M[depth.encoding]
+    if len(depth.data) != depth.width * depth.height * np.dtype(kind).itemsize:
+        return f'has {len(depth.data)} bytes'
+    depth_m = np.frombuffer(depth.data, kind)[::10] * unit_m
+    known = depth_m[~np.isnan(depth_m) & (depth_m != 0)]
+    limits = DepthNodeParameters()
+    if not ((known > limits.depth_min_m - 0.001) & (known < limits.depth_max_m + 0.001)).all():
+        return f'is from {known.min()} to {known.max()} m'
+    return ''
 
 
 def counts_of(report: Mapping[str, str]) -> Counter[str]:

@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from llm_mde_ros.bags import header_stamp_ns
@@ -116,6 +117,7 @@ class SoakRobot:
             self.accounts.unheard += 1
         else:
             (self.accounts.bad if bad or spoil_info else self.accounts.good).add(stamp_ns)
+            self.accounts.sizes[stamp_ns] = self.camera.picture.size
         self._info.publish(info)
         (self._image if raw else self._file).publish(image)
 
@@ -160,10 +162,16 @@ class SoakRobot:
             self._listeners[topic] = self.node.create_subscription(
                 types[topic],
                 topic,
-                lambda cdr, topic=topic: self.accounts.take_output(topic, header_stamp_ns(cdr)),
+                lambda cdr, topic=topic: self._take(topic, cdr),
                 RELIABLE,
                 raw=True,
             )
+
+    def _take(self, topic: str, cdr: bytes) -> None:
+        if topic == 'depth/image':
+            self.accounts.take_depth(deserialize_message(cdr, Image), header_stamp_ns(cdr))
+        else:
+            self.accounts.take_output(topic, header_stamp_ns(cdr))
 
     def _keep_report(self, message: DiagnosticArray) -> None:
         self._report = {pair.key: pair.value for s in message.status for pair in s.values}
