@@ -19,6 +19,8 @@ BACKBONES = {
 }
 ATTENTION = ('attn_implementation', '_attn_implementation')
 OF_TORCH = (None, 'eager', 'sdpa')  # ways of attention that need no other package
+# How a backbone computes, not what; a value that cannot be would show with the first image.
+UNREAD = ('chunk_size_feed_forward', 'output_attentions', 'return_dict')
 # What a model of ours says of itself; it changes nothing.
 ABOUT = ('training_data', 'weights_license', 'exported_from')
 
@@ -47,7 +49,8 @@ def read_settings(found: Mapping[str, Any], usual: PretrainedConfig) -> dict[str
                 f'config.json sets {name} to {value!r:.99}, which is no setting of a '
                 f'{type(usual).__name__} that is read (transformers {__version__})'
             )
-    return {name: value for name, value in found.items() if name in (*known, *ATTENTION)}
+    taken = {*known, *ATTENTION} - {*UNREAD}
+    return {name: value for name, value in found.items() if name in taken}
 
 
 def drop_foreign(config: PretrainedConfig) -> None:

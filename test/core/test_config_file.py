@@ -9,6 +9,7 @@ import shutil
 from typing import Any
 
 from conftest import small_config
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -20,7 +21,7 @@ from transformers import (
 )
 from transformers.integrations import hub_kernels
 
-from llm_mde_core import DepthEstimator, LLMMDEConfig, LLMMDEForDepthEstimation
+from llm_mde_core import Camera, DepthEstimator, LLMMDEConfig, LLMMDEForDepthEstimation
 from llm_mde_core.config import PRESETS
 from llm_mde_core.config_file import BACKBONES
 from llm_mde_core.model_files import CHECKPOINTS
@@ -93,6 +94,26 @@ def test_a_setting_that_could_choose_what_runs_is_refused(
 def test_ways_of_attention_that_torch_has_are_fine(change: Callable[..., Path]) -> None:
     network = load(change('', attn_implementation='eager')).model
     assert network.vision.backbone.config._attn_implementation == 'eager'
+
+
+@pytest.mark.parametrize('part', ['', 'vision_config', 'language_config'])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'chunk_size_feed_forward': None},
+        {'chunk_size_feed_forward': 7},
+        {'return_dict': False},
+        {'output_attentions': 'x'},
+    ],
+    ids=str,
+)
+def test_how_a_backbone_computes_is_not_read(
+    change: Callable[..., Path], part: str, settings: dict[str, Any]
+) -> None:
+    """They loaded, and the first image failed."""
+    camera = Camera.from_hfov(width=64, height=48, hfov_deg=60.0)
+    estimator = load(change(part, **settings))
+    assert estimator.infer(np.zeros((48, 64, 3), np.uint8), camera).depth_m.shape == (48, 64)
 
 
 @pytest.mark.parametrize('part', ['vision', 'language'])
