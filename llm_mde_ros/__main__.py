@@ -43,7 +43,9 @@ def main(args: list[str] | None = None) -> None:
 def run(stop: threading.Event) -> None:
     """Start the node and let it work; a bad parameter ends the process with a sentence."""
     from rclpy.executors import SingleThreadedExecutor
+    from rclpy.logging import get_logger
 
+    get_logger('depth_node').info('Loading libraries, then the model …')
     from llm_mde_ros.core_log import core_log
     from llm_mde_ros.depth_node import DepthNode
 

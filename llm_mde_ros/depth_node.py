@@ -37,6 +37,15 @@ POLL_PERIOD_S = 0.2  # looks for listeners and publishers
 WARN_PERIOD_S = 5.0  # between two warnings of the same kind
 
 
+def configure_again(node: LifecycleNode) -> str:
+    """Return what to do after a failed transition."""
+    name = node.get_fully_qualified_name()
+    return (
+        f'Set what is wrong (ros2 param set {name} …) and configure again: '
+        f'ros2 lifecycle set {name} configure; or start the node anew.'
+    )
+
+
 def reported(transition: Callable) -> Callable:
     """Tell what a lifecycle callback raises: rclpy turns it into an ERROR and forgets it."""
 
@@ -48,7 +57,7 @@ def reported(transition: Callable) -> Callable:
             self.get_logger().error(traceback.format_exc())
             self._configure_error = (
                 f'{transition.__name__} failed ({type(error).__name__}: {error}), the log says '
-                'where. Then configure again: ros2 lifecycle set <node> configure.'
+                f'where. {configure_again(self)}'
             )
             raise
 
@@ -116,8 +125,7 @@ class DepthNode(LifecycleNode):
             )
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
             self._configure_error = (
-                f'Cannot load the model: {str(error).rstrip(".")}. '
-                'Then configure again: ros2 lifecycle set <node> configure.'
+                f'Cannot load the model: {str(error).rstrip(".")}. {configure_again(self)}'
             )
             self.get_logger().error(self._configure_error)
             return TransitionCallbackReturn.FAILURE

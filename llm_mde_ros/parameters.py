@@ -341,7 +341,7 @@ def _as_type_of(spec: Field, value: Any) -> Any:
 def _check(spec: Field, value: Any) -> None:
     name, limits, choices = ros_name(spec), spec.metadata['limits'], spec.metadata['choices']
     if type(value) is not type(spec.default):
-        raise ValueError(f'{name} must be a {type(spec.default).__name__}, not {value!r}.')
+        raise ValueError(f'{name} must be of type {type(spec.default).__name__}, not {value!r}.')
     if choices and value not in choices:
         raise ValueError(f'{name} must be one of {", ".join(choices)}, not {value!r}.')
     if limits and not (math.isfinite(value) and limits[0] <= value <= limits[1]):
@@ -387,8 +387,9 @@ def _at_home(parameters: DepthNodeParameters) -> DepthNodeParameters:
 
 def unknown_parameter_sentence(name: str) -> str:
     """Return the warning for a key that no parameter has."""
-    nearest = difflib.get_close_matches(name, SPECS, n=1, cutoff=0.0)[0]
-    return f"Unknown parameter '{name}' is ignored; the nearest known one is '{nearest}'."
+    nearest = difflib.get_close_matches(name, SPECS, n=1)
+    known = f"; the nearest known one is '{nearest[0]}'" if nearest else ''
+    return f"Unknown parameter '{name}' is ignored{known}."
 
 
 def descriptor(spec: Field) -> ParameterDescriptor:

@@ -65,9 +65,10 @@ class ChildProcess:
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def join(self) -> None:
-        """Wait, though others may still have its standard error."""
-        self._process.join(60)
+    def join(self, timeout_s: float = 60.0) -> bool:
+        """Wait and return whether it has ended, though others may have its standard error."""
+        self._process.join(timeout_s)
+        return not self._process.is_alive()
 
     def end(self) -> tuple[int, str]:
         """Wait; return the exit status and what was written to standard error."""

@@ -273,7 +273,7 @@ def test_a_bad_parameter_at_the_start_ends_the_process_with_a_sentence(
     monkeypatch.setattr(executable.signal, 'signal', lambda *_: None)  # those of pytest stay
     with pytest.raises(SystemExit) as caught:
         executable.main(['--ros-args', '-p', 'hfov_deg:=wide'])
-    assert caught.value.code == "depth_node: hfov_deg must be a float, not 'wide'."
+    assert caught.value.code == "depth_node: hfov_deg must be of type float, not 'wide'."
 
 
 def test_a_bug_while_running_keeps_its_traceback_and_the_node_is_taken_down(

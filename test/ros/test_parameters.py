@@ -60,7 +60,7 @@ def test_descriptors_have_type_description_unit_and_range(spec):
     ('name', 'value', 'sentence'),
     [
         ('points.stride', 0, 'points.stride must be between 1 and 64 pixels, not 0.'),
-        ('points.stride', True, 'points.stride must be a int'),
+        ('points.stride', True, 'points.stride must be of type int'),
         ('hfov_deg', float('nan'), 'hfov_deg must be between 1 and 170 deg, not nan.'),
         ('depth.encoding', 'mono8', "depth.encoding must be one of 32FC1, 16UC1, not 'mono8'."),
         ('depth.min_m', 30.0, 'depth.min_m (30) must be less than depth.max_m (20).'),
@@ -89,7 +89,7 @@ def test_changed_takes_known_names_and_whole_numbers_for_floats():
 def test_on_and_off_may_come_as_yaml_reads_them(value, compile):
     changed = DepthNodeParameters().changed([Parameter('compile', value=value)])
     assert changed.compile == compile
-    with pytest.raises(ValueError, match='precision must be a str, not True'):
+    with pytest.raises(ValueError, match='precision must be of type str, not True'):
         changed.changed([Parameter('precision', value=True)])
 
 
@@ -107,3 +107,7 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(wrong, right):
     assert f"'{wrong}' is ignored; the nearest known one is '{right}'" in (
         unknown_parameter_sentence(wrong)
     )
+
+
+def test_an_unknown_key_like_none_is_told_alone():
+    assert unknown_parameter_sentence('qwx').endswith("'qwx' is ignored.")

@@ -225,8 +225,9 @@ def test_too_little_time_is_told(trained):
     assert sentence in adapt_report.verdict(replace(short, after=at(short.after, abs_rel=9.0)))
     best = replace(short, after=at(short.after, abs_rel=0.01))
     assert 'Only' not in adapt_report.verdict(best)
-    assert f': {made} of {40 * made} steps, best at {short.best_step}. ' in ' '.join(
-        adapt_report.remarks(short)
+    assert (
+        f': {made} of {40 * made} steps. Kept are the weights after step {short.best_step}: '
+        in ' '.join(adapt_report.remarks(short))
     )
 
 

@@ -63,6 +63,8 @@ def verdict(result: Adaptation) -> str:
     ours, rival = result.after.mean('abs_rel'), TITLES[name]
     if result.worthwhile:
         return f'Worth it: AbsRel {ours:.3f} adapted; the best of the others, {rival}: {best:.3f}.'
+    if not result.best_step and result.train != 'scale_shift':
+        return f'NOT worth it: nothing was learnt, the adapter changes nothing. {_remedy(result)}'
     return (
         f'NOT worth it: the adapted model has AbsRel {ours:.3f}, but {rival} has {best:.3f}. '
         f'Do not use this adapter. {_remedy(result)}'
@@ -100,9 +102,9 @@ def teaching(result: Adaptation) -> str:
         )
     return (
         f'{result.fitted_numbers:,} parameters were trained on {shots} shots: '
-        f'{result.history[-1].step} of {result.provenance["tuning"]["steps"]} steps, best at '
-        f'{result.best_step}. Validation on {validation} frames, apart in time from the shots and '
-        'earlier than the frames above, says so.'
+        f'{result.history[-1].step} of {result.provenance["tuning"]["steps"]} steps. Kept are the '
+        f'weights after step {result.best_step}: {validation} validation frames chose them, apart '
+        'in time from the shots and earlier than the frames above.'
     )
 
 
