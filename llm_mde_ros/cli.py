@@ -317,6 +317,7 @@ def demo_table(report: dict[str, Any]) -> Table:
     table.add_column()
     table.add_column(justify='right')
     table.add_row('images in', str(report['frames_in']))
+    table.add_row('played late by at most', f'{report["player_behind_s"]:.2f} s')
     table.add_row('depth images out', str(report['frames_out']))
     table.add_row('without depth (skipped, dropped)', str(report['frames_skipped']))
     table.add_row('latency p50', shown(latency['p50'], ' ms'))

@@ -252,6 +252,7 @@ def figures(player: Player, recorder: Recorder) -> dict[str, Any]:
         'frames_in': player.images,
         'frames_out': frames_out,
         'frames_skipped': player.images - frames_out,
+        'player_behind_s': round(player.behind_s, 3),
         'latency_ms': {'p50': _rounded(p50, 1), 'p95': _rounded(p95, 1)},
     }
 

@@ -21,7 +21,7 @@ class Player:
     The camera of a bag.
 
     `images` counts every image, `published_s` has the time.perf_counter() of those that DDS took
-    by stamp (ns).
+    by stamp (ns), `behind_s` says by how much the latest message was later than in the bag.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Player:
     ) -> None:
         self.published_s: dict[int, float] = {}
         self.images = 0
+        self.behind_s = 0.0
         self.last_publish_s = time.perf_counter()
         self._source, self._image, self._info = source, topics.image, topics.camera_info
         names = {topics.image: image_topic}
@@ -75,6 +76,7 @@ class Player:
             first_ns = message.time_ns if first_ns is None else first_ns
             due_s = start_s + (message.time_ns - first_ns) / 1e9 / rate
             time.sleep(max(0.0, due_s - time.perf_counter()))
+            self.behind_s = max(self.behind_s, time.perf_counter() - due_s)
             self._publish(message, recorder)
             if message.topic == self._image:
                 on_frame(self.images, total)

@@ -79,6 +79,8 @@ class ChildProcess:
 
     def _run(self, function: Callable[..., object], *arguments: object) -> None:
         sys.stderr = os.fdopen(self._write, 'w', buffering=1)
+        # What a shell runs in the background ignores it, and so do all its children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         torch.set_num_threads(1)  # others do not survive the fork
         cv2.setNumThreads(0)
         function(*arguments)

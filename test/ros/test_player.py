@@ -1,5 +1,6 @@
-"""Playing a bag when DDS refuses messages."""
+"""Playing a bag when DDS refuses messages, and on a machine that is too slow."""
 
+import time
 from types import SimpleNamespace
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -38,3 +39,14 @@ def test_an_image_that_dds_refuses_counts_as_played_but_not_as_published(tmp_pat
     ]
     assert written == ['/image'] * 2
     assert shown[-1] == (3, 3)
+
+
+def test_a_player_that_falls_behind_says_by_how_much(tmp_path):
+    bag = small_bags.write_rosbag2(tmp_path / 'bag', [small_bags.colour(n) for n in range(3)])
+    node = SimpleNamespace(create_publisher=lambda kind, name, _qos: Publisher(kind, name))
+    recorder = SimpleNamespace(write=lambda _topic, _cdr: time.sleep(0.3))
+    with BagReader(bag) as source:
+        topics = find_camera_topics(source)
+        player = Player(node, source, topics, image_topic='/image', info_topic='/info')
+        player.play(rate=1e6, recorder=recorder, on_frame=lambda *_: None)
+    assert player.behind_s >= 0.3
