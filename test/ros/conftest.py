@@ -344,6 +344,17 @@ def own_domain() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def camera_node(own_domain: None) -> Iterator[Node]:
+    """Return a node in this process that nobody spins."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node('camera', context=context)
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
 @pytest.fixture(scope='session')
 def start_node(
     own_domain: None, tmp_path_factory: pytest.TempPathFactory

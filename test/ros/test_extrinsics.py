@@ -4,8 +4,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Transform
 import numpy as np
 import pytest
-import rclpy
-from rclpy.node import Node
+from rclpy.executors import SingleThreadedExecutor
 
 from llm_mde_ros.extrinsics import (
     FrameTransforms,
@@ -102,24 +101,14 @@ def test_a_transform_to_nowhere_is_refused(axis, distance):
         transform_to_matrix(transform)
 
 
-@pytest.fixture
-def node():
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = Node('camera', context=context)
-    yield node
-    node.destroy_node()
-    context.try_shutdown()
-
-
-def test_one_frame_needs_no_transform(node):
-    transforms = FrameTransforms(node)
+def test_one_frame_needs_no_transform(camera_node):
+    transforms = FrameTransforms(camera_node)
     matrix = transforms.matrix(target='camera_optical', source='/camera_optical', stamp=Time())
     np.testing.assert_array_equal(matrix, np.eye(4))
 
 
-def test_an_unknown_transform_is_a_sentence_with_both_frames_and_what_to_do(node):
-    transforms = FrameTransforms(node)
+def test_an_unknown_transform_is_a_sentence_with_both_frames_and_what_to_do(camera_node):
+    transforms = FrameTransforms(camera_node)
     with pytest.raises(ValueError, match=r"'laser'.*'camera_optical', is unknown"):
         transforms.matrix(target='camera_optical', source='laser', stamp=Time())
     transforms.follow()
@@ -128,18 +117,18 @@ def test_an_unknown_transform_is_a_sentence_with_both_frames_and_what_to_do(node
     transforms.close()
 
 
-def test_a_static_transform_is_found_where_tf2_is_installed(node):
+def test_a_static_transform_is_found_where_tf2_is_installed(camera_node):
     tf2_ros = pytest.importorskip('tf2_ros')
     from geometry_msgs.msg import TransformStamped
 
-    transforms = FrameTransforms(node)
+    transforms = FrameTransforms(camera_node)
     stamped = TransformStamped(child_frame_id='laser')
     stamped.header.frame_id = 'camera_optical'
     stamped.transform.translation.x = -0.3
-    broadcaster = tf2_ros.StaticTransformBroadcaster(node)
+    broadcaster = tf2_ros.StaticTransformBroadcaster(camera_node)
     broadcaster.sendTransform(stamped)
-    executor = rclpy.executors.SingleThreadedExecutor(context=node.context)
-    executor.add_node(node)
+    executor = SingleThreadedExecutor(context=camera_node.context)
+    executor.add_node(camera_node)
     for _ in range(200):
         try:
             matrix = transforms.matrix(target='camera_optical', source='laser', stamp=Time(sec=9))

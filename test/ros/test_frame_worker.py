@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 import time
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock  # raises what libraries do when memory is out, at a chosen place
 
 import cv2
 import numpy as np

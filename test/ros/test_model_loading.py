@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 import math
 from pathlib import Path
 import threading
 
 import pytest
-import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
@@ -79,21 +77,13 @@ def test_what_is_compiled_is_compiled_for_the_camera_that_is_announced(
     assert cameras == [announced if compiles else expected, expected]
 
 
-@pytest.fixture
-def robot(own_domain: None) -> Iterator[Node]:
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = Node('camera', context=context)
-    yield node
-    node.destroy_node()
-    context.try_shutdown()
-
-
 @pytest.mark.parametrize(('focal_px', 'found'), [(500.0, True), (math.nan, False)])
-def test_the_camera_is_announced_by_its_calibration(robot: Node, focal_px: float, found: bool):
+def test_the_camera_is_announced_by_its_calibration(
+    camera_node: Node, focal_px: float, found: bool
+):
     info = CameraInfo(width=640, height=480, distortion_model='plumb_bob')
     info.k = [focal_px, 0.0, 320.0, 0.0, focal_px, 240.0, 0.0, 0.0, 1.0]
-    publisher = robot.create_publisher(CameraInfo, 'camera_info', 1)
+    publisher = camera_node.create_publisher(CameraInfo, 'camera_info', 1)
     done = threading.Event()
 
     def publish() -> None:
@@ -103,17 +93,17 @@ def test_the_camera_is_announced_by_its_calibration(robot: Node, focal_px: float
     camera_driver = threading.Thread(target=publish)
     camera_driver.start()
     try:
-        camera = announced_camera(robot, timeout_s=20.0, rectified=False)
+        camera = announced_camera(camera_node, timeout_s=20.0, rectified=False)
     finally:
         done.set()
         camera_driver.join()
     assert (camera is not None) == found
     assert not found or (camera.fx, camera.width) == (focal_px, 640)
-    assert 'camera_configuring' not in robot.get_node_names()
+    assert 'camera_configuring' not in camera_node.get_node_names()
 
 
-def test_no_camera_may_be_announced(robot: Node):
-    assert announced_camera(robot, timeout_s=0.1, rectified=False) is None
+def test_no_camera_may_be_announced(camera_node: Node):
+    assert announced_camera(camera_node, timeout_s=0.1, rectified=False) is None
 
 
 @pytest.mark.parametrize('zero', ['warm_up_width', 'warm_up_height'])
