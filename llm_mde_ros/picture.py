@@ -144,11 +144,11 @@ def _draw_clouds(figure: Any, frame: DemoFrame) -> None:
         (
             grid[0],
             'cloud from the side',
-            'height over the camera [m]',
+            'up in the image [m]',
             1,
             np.argsort(points[:, 0]),
         ),
-        (grid[1], 'cloud from above', 'to the left [m]', 0, np.argsort(-points[:, 1])),
+        (grid[1], 'cloud from above', 'left in the image [m]', 0, np.argsort(-points[:, 1])),
     ):
         axes = figure.add_subplot(place, facecolor=PANEL)
         axes.set_title(f'{name}{note}', color=TEXT, fontsize=11, loc='left', pad=6)
@@ -163,7 +163,7 @@ def _draw_clouds(figure: Any, frame: DemoFrame) -> None:
             linewidths=0,
         )
         axes.plot(0.0, 0.0, marker='>', color=CAMERA, markersize=9)
-        axes.set_xlabel('forward [m]', color=FAINT)
+        axes.set_xlabel('along the optical axis [m]', color=FAINT)
         axes.set_ylabel(label, color=FAINT)
         both = np.concatenate([points, true_points])
         _limit(axes, both[:, 2], -both[:, across])
