@@ -21,6 +21,8 @@ BIN := $(VENV)/bin
 # Python compiles the modules that it uses; compiling all of them is half of the time.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 
+# Modules are compiled when first used, and kept: else each of a hundred processes compiles them.
+unexport PYTHONDONTWRITEBYTECODE
 # A sourced ROS installation must not mix with the wheels.
 unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH
 unexport COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE ROS_DISTRO RMW_IMPLEMENTATION
