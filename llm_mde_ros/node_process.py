@@ -16,6 +16,7 @@ from lifecycle_msgs.srv import GetState
 from rclpy.client import Client
 from rclpy.node import Node
 
+CLIENT_S = 10.0  # for one client to find the node
 GRACE_S = 10.0  # between SIGINT and SIGTERM, and again to SIGKILL
 PR_SET_PDEATHSIG = 1
 
@@ -87,13 +88,16 @@ class NodeProcess:
 
         RuntimeError with the end of the log when it ends, fails to configure or takes too long.
         """
-        client = node.create_client(GetState, f'{name}/get_state')
         deadline_s = time.monotonic() + timeout_s
         state = None
         while state is None and time.monotonic() < deadline_s:
-            self.check()
-            state = _ask_state(client)
-        node.destroy_client(client)
+            # Made anew: one made while DDS discovers the node at times stays alone for ever.
+            client = node.create_client(GetState, f'{name}/get_state')
+            until_s = min(deadline_s, time.monotonic() + CLIENT_S)
+            while state is None and time.monotonic() < until_s:
+                self.check()
+                state = _ask_state(client)
+            node.destroy_client(client)
         if state != State.PRIMARY_STATE_ACTIVE:  # it answers only after it has started itself
             answer = 'gave no answer' if state is None else 'could not start itself'
             raise RuntimeError(f'The node {answer}. The end of {self.log}:\n{self.log_end()}')

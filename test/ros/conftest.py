@@ -303,10 +303,8 @@ class Robot:
 
     def _start(self, name: str, request: Any) -> Any:
         if name not in self._clients:
-            client = self.node.create_client(SERVICES[name], f'depth_node/{name}')
-            self._clients[name] = client
+            self._clients[name] = self._matched_client(name)
             self._meet()
-            self.wait_for(client.service_is_ready, f'service {name}')
         return self._clients[name].call_async(request)
 
     def _meet(self) -> None:
@@ -318,7 +316,7 @@ class Robot:
         is an answer when the node knows the writer of the request but not yet the reader of the
         answer. Therefore we ask for the state, which changes nothing, until an answer comes.
         """
-        client = self.node.create_client(GetState, 'depth_node/get_state')
+        client = self._matched_client('get_state')
         futures, due_s = [], 0.0
 
         def is_answered() -> bool:
@@ -328,9 +326,29 @@ class Robot:
                 due_s = time.monotonic() + 1.0
             return any(future.done() for future in futures)
 
-        self.wait_for(client.service_is_ready, 'service get_state', timeout_s=120.0)
         self.wait_for(is_answered, 'answer of get_state', timeout_s=60.0)
         self.node.destroy_client(client)
+
+    def _matched_client(self, name: str) -> Any:
+        """
+        Return a client that has found its service.
+
+        One that was made while DDS discovers the node at times stays alone for ever, while a
+        later one finds it at once: after ten seconds it is made anew.
+        """
+        client, due_s = None, 0.0
+
+        def is_matched() -> bool:
+            nonlocal client, due_s
+            if time.monotonic() >= due_s:
+                if client is not None:
+                    self.node.destroy_client(client)
+                client = self.node.create_client(SERVICES[name], f'depth_node/{name}')
+                due_s = time.monotonic() + 10.0
+            return client.service_is_ready()
+
+        self.wait_for(is_matched, f'service {name}', timeout_s=120.0)
+        return client
 
 
 @pytest.fixture(scope='session')

@@ -211,7 +211,7 @@ def test_without_the_training_package_the_error_says_what_to_do(tmp_path, monkey
         demo.render_bag(tmp_path / 'room', say=print)
 
 
-@pytest.mark.parametrize(('name', 'rate'), [('tum_fr1_rpy_mcap', 1), ('icsl_corridor_db3', 4)])
+@pytest.mark.parametrize(('name', 'rate'), [('tum_fr1_rpy_mcap', 0.3), ('icsl_corridor_db3', 4)])
 def test_demo_of_the_shared_bags(name, rate, tmp_path, tiny_model_dir):
     if not (SHARED_BAGS / name).exists():
         pytest.skip(f'{SHARED_BAGS / name} is not on this machine')
