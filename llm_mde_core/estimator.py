@@ -113,6 +113,7 @@ class DepthEstimator:
         """
         Estimate the depth of one image, uint8 (H, W, 3) RGB, taken by `camera`.
 
+        What is beyond the depth that the model can see is unknown, NaN.
         Raises ValueError when the image is of another type, or of another size than the camera.
         """
         _check_image(rgb, camera)
@@ -147,9 +148,9 @@ class DepthEstimator:
         return time.perf_counter() - start
 
     @property
-    def max_depth_m(self) -> float:
-        """The largest depth that the model can see."""
-        return self.model.config.max_depth_m
+    def depth_range_m(self) -> tuple[float, float]:
+        """The least and the largest depth that the model can see."""
+        return self.model.config.min_depth_m, self.model.config.max_depth_m
 
     def on_cpu(self) -> DepthEstimator:
         """Return an estimator of the same weights on the CPU; this one's model is taken over."""

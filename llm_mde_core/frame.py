@@ -21,7 +21,7 @@ CONFIDENT_RATIO = 1.25  # confidence is the predicted probability of an error be
 class FrameOutput(NamedTuple):
     """Depth and what else is said about one image, on the network's device."""
 
-    depth: torch.Tensor  # float32 (H, W), metres
+    depth: torch.Tensor  # float32 (H, W), metres, NaN beyond what the model can see
     certainty: torch.Tensor  # float32 (Hn, Wn), 0 to 1; few ask for it on the image's grid
     prompt_ids: torch.Tensor | None  # int64 (T,), -1 where unused; None without language
     depth_class: torch.Tensor | None  # int64 (), index of the class word; None without language
@@ -35,6 +35,7 @@ class Frame(nn.Module):
         self.model = model
         config: Any = model.config
         self.spread_factor: float = config.spread_factor
+        self.max_depth_m: float = config.max_depth_m
         self.fit = fit
         self.height = height
         self.width = width
@@ -49,9 +50,10 @@ class Frame(nn.Module):
         """
         pixels = self.fit.to_network(rgb.permute(2, 0, 1)[None])
         output = self.model(pixels, focal_px, constants)
-        depth = self.fit.depth_to_image(
-            output.predicted_depth.float(), height=self.height, width=self.width
-        )
+        bounded = output.predicted_depth.float()
+        # At the bound it only says that something is beyond what it can see.
+        seen = bounded.masked_fill(bounded >= self.max_depth_m, math.nan)
+        depth = self.fit.depth_to_image(seen, height=self.height, width=self.width)
         return FrameOutput(
             depth=depth[0],
             certainty=confidence_of(output.log_spread, factor=self.spread_factor)[0],

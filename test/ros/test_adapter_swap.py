@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
-from threading import Event
+from threading import Event, Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from llm_mde_core.estimator import DepthEstimator, DepthPrediction
 from llm_mde_core.geometry import Camera
 from llm_mde_ros import adapter_swap
-from llm_mde_ros.adapter_swap import AdapterSwap, Request
+from llm_mde_ros.adapter_swap import AdapterSwap, Request, compare
 from llm_mde_ros.model_loading import (
     ON_THE_CPU,
     LoadedModel,
@@ -36,7 +36,7 @@ LOG = SimpleNamespace(info=lambda _: None, warning=lambda _: None)
 class Estimator:
     """Sees a wall; what it takes for it is told one run after the other."""
 
-    max_depth_m = 10.0
+    depth_range_m = (0.1, 10.0)
 
     def __init__(self, *, depth_m: float = 2.0, seconds: tuple[float, ...] = (0.01,)) -> None:
         self.depth = torch.full((6, 8), depth_m)
@@ -97,25 +97,32 @@ def test_a_good_one_serves(bench: Bench):
     assert (bench.told, bench.swap.problem, bench.swap.loading) == ([''], '', '')
 
 
-@pytest.mark.parametrize(
-    ('depth_m', 'reason'),
-    [
-        (float('nan'), 'not finite'),
-        (float('inf'), 'not finite'),
-        (0.0, '0 to 0 m'),
-        (10.1, '10.1 to 10.1 m'),
-    ],
-)
-def test_one_that_sees_what_cannot_be_does_not_serve(bench: Bench, depth_m: float, reason: str):
+@pytest.mark.parametrize('depth_m', [float('nan'), float('inf'), 0.0, 0.09, 10.1])
+def test_one_that_sees_what_cannot_be_does_not_serve(bench: Bench, depth_m: float):
     assert bench.serving_after(Estimator(depth_m=depth_m)) == 'old'
     assert bench.told == [bench.swap.problem]
-    assert reason in bench.swap.problem
+    assert 'it sees depth from 0.1 to 10 m in only 0% of a test image' in bench.swap.problem
     assert bench.serving_after(Estimator()) == 'new'
     assert bench.swap.problem == ''
     assert bench.serving_after(Estimator(depth_m=depth_m)) == 'new'
     bench.swap.withdraw('Cleaned up.')
     assert bench.swap.problem == ''
     assert len(bench.told) == 3
+
+
+@pytest.mark.parametrize('pushed', [50.0, -50.0])
+def test_a_real_network_whose_depth_is_at_its_bound_everywhere_does_not_serve(
+    tiny_model_dir: Path, pushed: float
+):
+    serving, candidate = (
+        DepthEstimator.from_pretrained(tiny_model_dir, device='cpu', compile='off')
+        for _ in range(2)
+    )
+    request = Request('new', lambda: None, CAMERA, print)
+    compare(serving, serving, request=request, turn=Lock())
+    candidate.model.head.out[-1].bias[0] += pushed
+    with pytest.raises(ValueError, match='in only 0% of a test image'):
+        compare(candidate, serving, request=request, turn=Lock())
 
 
 def test_one_that_is_slower_than_twice_does_not_serve(bench: Bench):

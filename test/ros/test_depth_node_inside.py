@@ -31,7 +31,7 @@ class SlowEstimator:
 
     device = 'cpu'
     compiles = False
-    max_depth_m = 10.0
+    depth_range_m = (0.1, 10.0)
 
     def __init__(self, depth_m: float = 2.0) -> None:
         self.depth_m = depth_m

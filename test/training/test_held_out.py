@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 import pytest
 from training.conftest import plain_sample
 
-from llm_mde_train.held_out import judge
+from llm_mde_core import DepthEstimator
+from llm_mde_train.held_out import judge, predictor
 from llm_mde_train.metrics import METRICS
 from llm_mde_train.profiles import DISTANCES_M
 
@@ -58,3 +60,13 @@ def test_judging_says_how_far_it_is():
 def test_frames_without_depth_cannot_be_judged():
     with pytest.raises(ValueError, match='none of 1 held-out frames knows any depth in range'):
         judge(lambda sample: sample.depth_m, [plain_sample(np.nan)])
+
+
+def test_what_an_estimator_leaves_unknown_counts_as_farthest(tiny_model):
+    estimator = DepthEstimator(copy.deepcopy(tiny_model), device='cpu', compile='off')
+    sample = plain_sample(5.0)
+    estimator.model.head.out[-1].bias[0] += 50.0  # beyond 10 m everywhere
+    assert np.isnan(estimator.infer(sample.rgb, sample.camera).depth_m).all()
+    judged = judge(predictor(estimator), [sample])
+    assert judged.mean('abs_rel') == pytest.approx(1.0)
+    assert judged.mean('coverage') == 1.0

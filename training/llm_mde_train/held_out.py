@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llm_mde_core import DepthEstimator
+from llm_mde_core import DepthEstimator, DepthPrediction
 from llm_mde_train.baselines import Predictor
 from llm_mde_train.metrics import bootstrap, depth_errors, known_depth, mean_over_scenes
 from llm_mde_train.profiles import DISTANCES_M, Profile, average_profiles, profile
@@ -66,4 +66,10 @@ def judge(
 
 def predictor(estimator: DepthEstimator) -> Predictor:
     """Return the depth that an estimator gives for a sample, float32 (H, W) metres."""
-    return lambda sample: estimator.infer(sample.rgb, sample.camera).depth_m
+    return lambda sample: to_be_judged(estimator, sample).depth_m
+
+
+def to_be_judged(estimator: DepthEstimator, sample: Sample) -> DepthPrediction:
+    """Return a prediction whose unknown depth is the farthest: it shall not gain by silence."""
+    said = estimator.infer(sample.rgb, sample.camera)
+    return replace(said, depth=said.depth.nan_to_num(nan=estimator.depth_range_m[1]))
