@@ -56,6 +56,17 @@ def test_constant_is_judged_beside(evaluation):
     assert evaluation.constant_scores['kitchen']['abs_rel'] > 0.1
 
 
+def test_own_median_is_judged_beside(evaluation):
+    """What knows how far away a frame is, and nothing of its shape."""
+    medians = [np.nanmedian(one.frame.load().depth_m) for one in evaluation.frames]
+    expected = [
+        np.nanmean(np.abs(median - one.frame.depth_m) / one.frame.depth_m)
+        for median, one in zip(medians, evaluation.frames, strict=True)
+    ]
+    assert evaluation.flat_scores['kitchen']['abs_rel'] == pytest.approx(np.mean(expected[:2]))
+    assert figures(evaluation)['own_median']['room']['abs_rel'] == 0.0
+
+
 def test_intervals_hold_the_mean_within_what_scenes_have(evaluation):
     for name in METRICS:
         low, high = evaluation.intervals[name]

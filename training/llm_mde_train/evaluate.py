@@ -11,6 +11,7 @@ from llm_mde_core import DepthEstimator, DepthPrediction
 from llm_mde_train.calibration import CONFIDENCES, kept_abs_rel
 from llm_mde_train.edges import edge_figures
 from llm_mde_train.frame_cache import load_ahead
+from llm_mde_train.held_out import predictor, to_be_judged
 from llm_mde_train.metrics import depth_errors, known_depth, mean_over_scenes
 from llm_mde_train.profiles import DISTANCES_M, Profile, profile
 from llm_mde_train.samples import Frame, Sample
@@ -25,6 +26,7 @@ class Judgement:
     frame: Frame
     errors: dict[str, float]  # METRICS
     constant_errors: dict[str, float]  # METRICS of the constant depth beside it
+    flat_errors: dict[str, float]  # METRICS of this frame's own median: flat, and told its scale
     edges: dict[str, float]  # EDGE_FIGURES
     by_distance: Profile  # bins DISTANCES_M
     by_confidence: Profile  # bins CONFIDENCES
@@ -39,9 +41,7 @@ def evaluate(estimator: DepthEstimator, frames: Iterable[Frame], *, crop: str = 
     `crop` is one of metrics.CROPS. Frames without any known depth are left out; ValueError when
     no other is left.
     """
-    return _scores(
-        frames, lambda sample: estimator.infer(sample.rgb, sample.camera).depth_m, crop=crop
-    )
+    return _scores(frames, predictor(estimator), crop=crop)
 
 
 def evaluate_constant(depth_m: float, frames: Iterable[Frame], *, crop: str = 'none') -> Scores:
@@ -56,7 +56,7 @@ def judge_frames(
     frames = list(frames)
     for frame, sample in zip(frames, load_ahead(frames), strict=True):
         if _known(sample, crop).any():
-            prediction = estimator.infer(sample.rgb, sample.camera)
+            prediction = to_be_judged(estimator, sample)
             yield _judge(frame, sample, prediction, constant_m=constant_m, crop=crop)
 
 
@@ -109,15 +109,20 @@ def _judge(
     crop: str,
 ) -> Judgement:
     said, true = prediction.depth_m, sample.depth_m
-    constant = np.full_like(true, constant_m)
-    valid = _known(sample, crop) & np.isfinite(said)
-    errors = depth_errors(said, true, max_depth_m=sample.max_depth_m, crop=crop)
+    known = _known(sample, crop)
+    valid = known & np.isfinite(said)
+    flat_m = float(np.median(true[known]))
+
+    def errors_of(depth_m: np.ndarray) -> dict[str, float]:
+        return depth_errors(depth_m, true, max_depth_m=sample.max_depth_m, crop=crop)
+
     pixels = (said[valid], true[valid])
     confidence = prediction.confidence[valid]
     return Judgement(
         frame=frame,
-        errors=errors,
-        constant_errors=depth_errors(constant, true, max_depth_m=sample.max_depth_m, crop=crop),
+        errors=errors_of(said),
+        constant_errors=errors_of(np.full_like(true, constant_m)),
+        flat_errors=errors_of(np.full_like(true, flat_m)),
         edges=edge_figures(said, true, max_depth_m=sample.max_depth_m, crop=crop),
         by_distance=profile(true[valid], *pixels, limits=DISTANCES_M),
         by_confidence=profile(confidence, *pixels, limits=CONFIDENCES),

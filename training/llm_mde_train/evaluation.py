@@ -59,6 +59,11 @@ class Evaluation:
         return self._average(lambda one: one.constant_errors)
 
     @cached_property
+    def flat_scores(self) -> Scores:
+        """Return the METRICS of each frame's own median, per scene and under 'mean'."""
+        return self._average(lambda one: one.flat_errors)
+
+    @cached_property
     def edges(self) -> Scores:
         """Return the EDGE_FIGURES per scene and under 'mean'."""
         return self._average(lambda one: one.edges)
@@ -182,6 +187,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
             'scenes': scenes,
             'constant_m': evaluation.constant_m,
             'constant': evaluation.constant_scores,
+            'own_median': evaluation.flat_scores,
             'edges': evaluation.edges,
             'by_distance_m': _bins(evaluation.by_distance, DISTANCES_M),
             'confidence': {

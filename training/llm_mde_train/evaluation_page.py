@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -97,7 +97,8 @@ def summary(evaluation: Evaluation) -> str:
         f'AbsRel {mean["abs_rel"]:.3f} (95 %: {low:.3f} to {high:.3f}), mean over scenes '
         f'({len(evaluation.scores) - 1}; {len(evaluation.frames)} frames); '
         f'{evaluation.constant_m:.2f} m everywhere has '
-        f'{evaluation.constant_scores["mean"]["abs_rel"]:.3f}.'
+        f'{evaluation.constant_scores["mean"]["abs_rel"]:.3f}, the true median of each frame '
+        f'{evaluation.flat_scores["mean"]["abs_rel"]:.3f}.'
     )
 
 
@@ -116,7 +117,11 @@ def confidence_summary(evaluation: Evaluation) -> str:
 
 
 def _metric_tables(evaluation: Evaluation) -> Iterator[str]:
-    yield _scene_table(evaluation.scores, METRIC, constant=evaluation.constant_scores)
+    beside = {
+        'constant: AbsRel': evaluation.constant_scores,
+        'own median: AbsRel': evaluation.flat_scores,
+    }
+    yield _scene_table(evaluation.scores, METRIC, beside)
     if len(evaluation.set_scores) > 1:
         rows = [[name, *_row(values, METRIC)] for name, values in evaluation.set_scores.items()]
         yield report.table(['set', *_titles(METRIC)], rows, caption='Mean over scenes of a set')
@@ -132,13 +137,15 @@ def _metric_tables(evaluation: Evaluation) -> Iterator[str]:
     yield report.table(['', 'mean over scenes', '95 %: from', 'to', 'mean over frames'], rows)
 
 
-def _scene_table(scores: Scores, names: Sequence[str], constant: Scores | None = None) -> str:
-    rows: list[list[str | float]] = []
-    for scene, values in scores.items():
-        beside = [constant[scene]['abs_rel']] if constant else []
-        rows.append([scene, *_row(values, names), *beside])
-    columns = ['scene', *_titles(names), *(['constant: AbsRel'] if constant else [])]
-    return report.table(columns, rows, last_is_total=True)
+def _scene_table(
+    scores: Scores, names: Sequence[str], beside: Mapping[str, Scores] | None = None
+) -> str:
+    rivals = beside or {}
+    rows: list[list[str | float]] = [
+        [scene, *_row(values, names), *(rival[scene]['abs_rel'] for rival in rivals.values())]
+        for scene, values in scores.items()
+    ]
+    return report.table(['scene', *_titles(names), *rivals], rows, last_is_total=True)
 
 
 def _row(values: dict[str, float], names: Sequence[str]) -> list[float]:

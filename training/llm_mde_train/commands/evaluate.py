@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 import json
 from pathlib import Path
@@ -155,19 +156,20 @@ def _table(evaluation: Evaluation) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column('', max_width=27)
-    for name in ('frames', *COLUMNS, 'constant'):
+    for name in ('frames', *COLUMNS, 'constant', 'median'):
         table.add_column(name, justify='right')
-    constants = evaluation.constant_scores
+    rivals = (evaluation.constant_scores, evaluation.flat_scores)
     scenes = Counter(one.frame.scene for one in evaluation.frames)
     for scene, count in sorted(scenes.items()):
-        _add_row(table, scene, count, evaluation.scores[scene], constants[scene])
+        beside = [scores[scene] for scores in rivals]
+        _add_row(table, scene, count, evaluation.scores[scene], beside)
     table.add_section()
     if len(evaluation.set_scores) > 1:
         for name, scores in evaluation.set_scores.items():
             _add_row(table, f'set {name}', len(evaluation.judged[name]), scores)
         table.add_section()
-    mean, constant = evaluation.scores['mean'], constants['mean']
-    _add_row(table, 'mean over scenes', len(evaluation.frames), mean, constant)
+    mean, beside = evaluation.scores['mean'], [scores['mean'] for scores in rivals]
+    _add_row(table, 'mean over scenes', len(evaluation.frames), mean, beside)
     return table
 
 
@@ -176,11 +178,10 @@ def _add_row(
     name: str,
     count: int,
     scores: dict[str, float],
-    constant: dict[str, float] | None = None,
+    beside: Sequence[dict[str, float]] = (),
 ) -> None:
     shown = [scores[metric] for metric in COLUMNS.values()]
-    if constant is not None:
-        shown.append(constant['abs_rel'])
+    shown += [rival['abs_rel'] for rival in beside]
     table.add_row(name, str(count), *(f'{figure:.3f}' for figure in shown))
 
 
