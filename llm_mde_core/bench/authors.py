@@ -42,8 +42,10 @@ class AuthorsLLMMDE(nn.Module):
         language_config = language_config or BertConfig()
         self.tokenizer = tokenizer
         self.prompt_length = prompt_length
-        self.image_size = int(vision_config.image_size)
-        image_tokens = (self.image_size // int(vision_config.patch_size)) ** 2
+        size, patch = vision_config.image_size, int(vision_config.patch_size)
+        height, width = (size, size) if isinstance(size, int) else size
+        self.input_size = (int(height), int(width))
+        image_tokens = (height // patch) * (width // patch)
         dim = int(language_config.hidden_size)
         self.vision = ViTModel(vision_config, add_pooling_layer=False)
         self.to_prototypes = nn.Linear(language_config.vocab_size, num_prototypes)
@@ -56,7 +58,7 @@ class AuthorsLLMMDE(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn a normalised image (1, 3, H, W) into (1, 1, H, W), 0 to 1."""
-        small = _resize(pixels, (self.image_size, self.image_size))
+        small = _resize(pixels, self.input_size)
         return self.read(pixels, small, self.prompt(small))
 
     def read(

@@ -21,6 +21,7 @@ from llm_mde_core.device import PRECISIONS
 from llm_mde_core.geometry import Camera
 
 AUTHORS = 'authors'
+AUTHORS_AT_OUR_INPUT = 'authors-at-our-input'  # the network's: that of `paper`
 DEPTH_ANYTHING = 'depth-anything-v2-small'
 HFOV_DEG = 60.0
 WAYS = {'off': '', 'on': ' compiled', 'onnx': ' onnxruntime'}
@@ -36,7 +37,7 @@ class Case:
     their depth, both on the device.
     """
 
-    model: str  # a preset, a bundled name, a folder, AUTHORS or DEPTH_ANYTHING
+    model: str  # a preset, a bundled name, a folder or one of the three references
     width: int
     height: int
     door: str = 'frame'

@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-TURN_S = 0.1  # a fast contender runs for this long before the next one's turn
+TURN_S = 0.5  # a turn lasts for this long at least,
+TURN_RUNS = 2  # and has this many runs that count
 MIN_ROUNDS = 3
 PERCENTILES = (50, 95, 99)
 Name = TypeVar('Name')
@@ -59,12 +60,12 @@ def measure(
     """
     Let contenders run in turns for `seconds` each, at least three turns.
 
-    `energy_j` reads the joules that the device has used so far.
+    The first run of a turn does not count: it finds another one's data in the caches. `energy_j`
+    reads the joules that the device has used so far.
     """
     timings = {name: Timing() for name in contenders}
     for run in contenders.values():
-        run()  # caches, compilation
-        run()
+        run()  # compilation
     start, total_s = time.perf_counter(), seconds * len(contenders)
     rounds = 0
     while rounds < MIN_ROUNDS or time.perf_counter() - start < total_s:
@@ -77,11 +78,12 @@ def measure(
 def _take_turn(
     run: Callable[[], Stages], timing: Timing, energy_j: Callable[[], float | None]
 ) -> None:
+    run()
     start, before_j = time.perf_counter(), energy_j()
-    while True:
+    runs = 0
+    while runs < TURN_RUNS or time.perf_counter() - start < TURN_S:
         timing.add(run())
-        if time.perf_counter() - start >= TURN_S:
-            break
+        runs += 1
     after_j = energy_j()
     if before_j is not None and after_j is not None:
         timing.energy_j = (timing.energy_j or 0.0) + after_j - before_j

@@ -33,7 +33,7 @@ def bench(
     report = run_bench(options, say=say)
     if node:
         report['node'] = node
-        report['ratios']['node_overhead_ms'] = node[0]['overhead_ms']['p50']
+        report['ratios']['node_overhead_ms'] = node[0]['overhead_ms']['sum_of_p50']
         print(f'{node_text(node)}\n')
     print(report_text(report))
     if out is not None:

@@ -15,6 +15,7 @@ import torch
 
 from llm_mde_core.bench.case import (
     AUTHORS,
+    AUTHORS_AT_OUR_INPUT,
     DEPTH_ANYTHING,
     Case,
     Contender,
@@ -36,7 +37,7 @@ def open_contender(case: Case) -> Contender:
     """Load what a case needs; every run takes one image or batch through it."""
     if case.door == 'network':
         return _network_of(case)
-    if case.model == AUTHORS:
+    if case.model in (AUTHORS, AUTHORS_AT_OUR_INPUT):
         return authors(case)
     if case.model == DEPTH_ANYTHING:
         return depth_anything(case)

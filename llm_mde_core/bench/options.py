@@ -7,7 +7,7 @@ from itertools import product
 
 import torch
 
-from llm_mde_core.bench.case import AUTHORS, DEPTH_ANYTHING, Case
+from llm_mde_core.bench.case import AUTHORS, AUTHORS_AT_OUR_INPUT, DEPTH_ANYTHING, Case
 from llm_mde_core.device import choose_compile, choose_device, choose_precision
 
 
@@ -36,12 +36,13 @@ def plan_cases(options: BenchOptions) -> list[Case]:
     """
     Return every case; ValueError for a wrong option.
 
-    At the first size `paper` comes with the authors' way, `tiny` with Depth Anything.
+    At the first size `paper` comes with the authors' way, at their input and at that of `paper`;
+    `tiny` comes with Depth Anything.
     """
     device = choose_device(options.device)
     ways = _ways(options, device)
     first = options.sizes[:1]
-    authors = (AUTHORS,) if 'paper' in options.models else ()
+    authors = (AUTHORS, AUTHORS_AT_OUR_INPUT) if 'paper' in options.models else ()
     anything = (DEPTH_ANYTHING,) if 'tiny' in options.models else ()
     one, plain = (1,), [('fp32', 'off')]
     by_torch = [way for way in ways if way[1] != 'onnx']

@@ -1,7 +1,7 @@
 """
 What we are compared with: the authors' way and Depth Anything V2-S, with random weights.
 
-Shapes: H and W pixels of the image.
+Shapes: H and W pixels of the image, Hn and Wn of the network's input.
 """
 
 from __future__ import annotations
@@ -19,54 +19,78 @@ from transformers import (
     DepthAnythingForDepthEstimation,
     Dinov2Config,
     PreTrainedTokenizerBase,
+    ViTConfig,
 )
 
 from llm_mde_core.bench.authors import AuthorsLLMMDE
-from llm_mde_core.bench.case import Case, Contender, autocast_of, camera_of, compiled, image_of
+from llm_mde_core.bench.case import (
+    AUTHORS,
+    Case,
+    Contender,
+    autocast_of,
+    camera_of,
+    compiled,
+    image_of,
+)
 from llm_mde_core.bench.clock import Stages, wait_for
 from llm_mde_core.config import LLMMDEConfig
-from llm_mde_core.image import LLMMDEImageProcessor
+from llm_mde_core.image import Fit, LLMMDEImageProcessor
 from llm_mde_core.model_files import CHECKPOINTS
 
 
 def authors(case: Case) -> Contender:
-    """Run the reference: normalised on the device, its output is on the image's grid already."""
-    network = prepared(_authors_network(), case)
-    size = network.image_size
-    return Contender(_staged(case, network, lambda pixels: pixels), (size, size))
+    """
+    Run the reference: normalised on the device, its output is on the image's grid already.
+
+    It shrinks the image by itself, to a square or, at our input, to what `paper` gets.
+    """
+    size = (224, 224)
+    if case.model != AUTHORS:
+        fit = _fit_of('paper', case)
+        size = (fit.padded_height, fit.padded_width)
+    network = prepared(_authors_network(size), case)
+    return Contender(_staged(case, network, lambda rgb: rgb.float() / 255.0), size[::-1])
 
 
 def depth_anything(case: Case) -> Contender:
-    """Run Depth Anything with an input of the size that `tiny` gets, in its own patches."""
-    config = LLMMDEConfig.from_preset('tiny')
-    fit = LLMMDEImageProcessor.from_config(config).fit(
-        height=case.height, width=case.width, focal_px=camera_of(case).focal_px
-    )
+    """
+    Run Depth Anything with an input of the size that `tiny` gets, in its own patches.
+
+    The image is shrunk as for `tiny`: what is compared are the networks.
+    """
+    fit = _fit_of('tiny', case)
     patch = 14
     height, width = (
         max(1, round(side / patch)) * patch for side in (fit.padded_height, fit.padded_width)
     )
+    whole = Fit(height=height, width=width, padded_height=height, padded_width=width)
     network = compiled(prepared(_depth_anything_network(), case), case)
-
-    def fitted(pixels: torch.Tensor) -> torch.Tensor:
-        return functional.interpolate(
-            pixels, (height, width), mode='bilinear', align_corners=False, antialias=True
-        )
 
     def depth(pixels: torch.Tensor) -> torch.Tensor:
         return network(pixels).predicted_depth[:, None]
 
-    return Contender(_staged(case, depth, fitted), (width, height))
+    return Contender(_staged(case, depth, whole.to_network), (width, height))
+
+
+def _fit_of(preset: str, case: Case) -> Fit:
+    """Return how the images of a case enter the network of a preset."""
+    processor = LLMMDEImageProcessor.from_config(LLMMDEConfig.from_preset(preset))
+    return processor.fit(height=case.height, width=case.width, focal_px=camera_of(case).focal_px)
 
 
 @cache
-def _authors_network() -> AuthorsLLMMDE:
-    return AuthorsLLMMDE(tokenizer())
+def _authors_network(size: tuple[int, int]) -> AuthorsLLMMDE:
+    """Return the reference for inputs of this height and width."""
+    return AuthorsLLMMDE(tokenizer(), vision_config=ViTConfig(image_size=size))
 
 
 @cache
 def _depth_anything_network() -> DepthAnythingForDepthEstimation:
-    """Return the architecture of Depth Anything V2-S with random weights."""
+    return DepthAnythingForDepthEstimation(depth_anything_config())
+
+
+def depth_anything_config() -> DepthAnythingConfig:
+    """Return the architecture of Depth Anything V2-S."""
     backbone = Dinov2Config(
         hidden_size=384,
         num_hidden_layers=12,
@@ -77,21 +101,24 @@ def _depth_anything_network() -> DepthAnythingForDepthEstimation:
         reshape_hidden_states=False,
         apply_layernorm=True,
     )
-    config = DepthAnythingConfig(
+    return DepthAnythingConfig(
         backbone_config=backbone,
         reassemble_hidden_size=384,
         neck_hidden_sizes=[48, 96, 192, 384],
         fusion_hidden_size=64,
     )
-    return DepthAnythingForDepthEstimation(config)
 
 
 def _staged(
     case: Case,
     network: Callable[[torch.Tensor], torch.Tensor],
-    fitted: Callable[[torch.Tensor], torch.Tensor],
+    to_pixels: Callable[[torch.Tensor], torch.Tensor],
 ) -> Callable[[], Stages]:
-    """Run a network from uint8 (H, W, 3) on the host to a map (H, W) there."""
+    """
+    Run a network from uint8 (H, W, 3) on the host to a map (H, W) there.
+
+    `to_pixels` turns uint8 (1, 3, H, W) into the network's input (1, 3, Hn, Wn), 0 to 1.
+    """
     device, rgb = torch.device(case.device), torch.from_numpy(image_of(case))
     mean = torch.tensor((0.485, 0.456, 0.406), device=device).view(1, 3, 1, 1)
     std = torch.tensor((0.229, 0.224, 0.225), device=device).view(1, 3, 1, 1)
@@ -99,7 +126,7 @@ def _staged(
     @torch.inference_mode()
     def run() -> Stages:
         start = time.perf_counter()
-        pixels = fitted(rgb.to(device).permute(2, 0, 1)[None].float() / 255.0)
+        pixels = to_pixels(rgb.to(device).permute(2, 0, 1)[None])
         pixels = (pixels - mean) / std
         wait_for(device)
         prepared = time.perf_counter()

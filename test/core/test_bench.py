@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from mmap import mmap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from transformers import DepthAnythingForDepthEstimation
 
-from llm_mde_core.bench import references
+from llm_mde_core.bench import clock, command, references
 from llm_mde_core.bench.__main__ import main
-from llm_mde_core.bench.case import AUTHORS, DEPTH_ANYTHING, Case
+from llm_mde_core.bench.case import AUTHORS, AUTHORS_AT_OUR_INPUT, DEPTH_ANYTHING, Case
 from llm_mde_core.bench.clock import Timing, measure
 from llm_mde_core.bench.contenders import open_contender
 from llm_mde_core.bench.memory import peak_memory_mib, soak
@@ -26,6 +28,11 @@ CPU = torch.device('cpu')
 @pytest.fixture
 def case(tiny_model_dir: Path) -> Case:
     return Case(model=str(tiny_model_dir), width=64, height=48)
+
+
+@pytest.fixture
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, 'TURN_S', 0.0)
 
 
 # Work and limit
@@ -70,6 +77,7 @@ def test_the_slower_of_computing_and_moving_is_the_limit() -> None:
 # Measuring
 
 
+@pytest.mark.usefixtures('short_turns')
 def test_every_contender_has_its_turns_and_all_stages_are_kept() -> None:
     order = []
 
@@ -78,21 +86,40 @@ def test_every_contender_has_its_turns_and_all_stages_are_kept() -> None:
         return {'network': 1.0, 'total': len(order)}
 
     timings = measure({n: lambda n=n: contender(n) for n in 'ab'}, seconds=0.0)
-    assert timings['a'].runs >= 3
+    assert ''.join(order) == 'ab' + 'aaabbb' * 3  # first each is compiled
     assert timings['a'].samples_s.keys() == {'network', 'total'}
-    measured = ''.join(order[4:])  # two runs of each come before
-    assert sorted(set(measured)) == ['a', 'b']
-    turns = [name for i, name in enumerate(measured) if i == 0 or measured[i - 1] != name]
-    assert turns == ['a', 'b'] * 3
+    counted = [4.0, 5.0, 10.0, 11.0, 16.0, 17.0]  # of three runs of a turn the last two
+    assert timings['a'].samples_s['total'] == counted
+    assert timings['a'].runs == 6
     assert timings['a'].energy_j is None
 
 
-def test_energy_is_that_of_the_own_turns() -> None:
-    used = iter(range(100))
+def test_a_turn_of_a_fast_contender_lasts_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+
+    def run() -> dict[str, float]:
+        nonlocal now_s
+        now_s += 0.0625
+        return {'total': 0.0625}
+
+    monkeypatch.setattr(clock, 'time', SimpleNamespace(perf_counter=lambda: now_s))
+    assert measure({'a': run}, seconds=0.0)['a'].runs == 3 * 8
+
+
+@pytest.mark.usefixtures('short_turns')
+def test_energy_is_that_of_the_own_runs_that_count() -> None:
+    used_j = 0.0
+
+    def run(joule: float) -> dict[str, float]:
+        nonlocal used_j
+        used_j += joule
+        return {'total': 1.0}
+
     timings = measure(
-        {'a': lambda: {'total': 1.0}}, seconds=0.0, energy_j=lambda: float(next(used))
+        {'a': lambda: run(1.0), 'b': lambda: run(100.0)}, seconds=0.0, energy_j=lambda: used_j
     )
-    assert timings['a'].energy_j == 3.0  # one joule passes in each of three turns
+    assert timings['a'].energy_j == timings['a'].runs == 6
+    assert timings['b'].energy_j == 600.0
 
 
 def test_percentiles_are_milliseconds_of_the_samples() -> None:
@@ -123,10 +150,42 @@ def test_depth_anything_gets_as_many_pixels_as_tiny(monkeypatch: pytest.MonkeyPa
     assert contender.run()['total'] > 0
 
 
+def test_depth_anything_gets_its_image_as_tiny_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Echo()
+    monkeypatch.setattr(references, '_depth_anything_network', lambda: network)
+    open_contender(Case(model=DEPTH_ANYTHING, width=640, height=480)).run()
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
+    levels = 255 * (network.pixels * std + mean)
+    # whole: the image was shrunk as bytes, which is many times faster than as floats
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    assert levels.round().unique().numel() > 100
+
+
+def test_depth_anything_is_v2_small() -> None:
+    with torch.device('meta'):
+        network = DepthAnythingForDepthEstimation(references.depth_anything_config()).eval()
+        depth = network(torch.empty(1, 3, 140, 196)).predicted_depth
+    # 24,785,089 in the published weights
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(24.8e6, rel=0.005)
+    assert depth.shape == (1, 140, 196)
+
+
+def test_the_authors_way_is_also_measured_at_the_input_of_paper(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(references, '_authors_network', lambda size: Echo())
+    theirs, at_ours = (
+        open_contender(Case(model=model, width=640, height=480))
+        for model in (AUTHORS, AUTHORS_AT_OUR_INPUT)
+    )
+    assert (theirs.input_size, at_ours.input_size) == ((224, 224), (208, 160))
+
+
 class Echo(nn.Module):
     """Answers with the first channel of its input, as Depth Anything answers with depth."""
 
     def forward(self, pixels: torch.Tensor) -> Echo:
+        self.pixels = pixels
         self.predicted_depth = pixels[:, 0]
         return self
 
@@ -167,9 +226,11 @@ def test_the_plan_holds_every_combination_and_the_references_once() -> None:
         device='cpu',
     )
     cases = plan_cases(options)
-    assert len(cases) == len(set(cases)) == 1 + 2 + 8 + 8
-    assert [case.precision for case in cases if case.model == AUTHORS] == ['fp32']
-    assert {case.width for case in cases if case.model in (AUTHORS, DEPTH_ANYTHING)} == {640}
+    assert len(cases) == len(set(cases)) == 2 + 2 + 8 + 8
+    authors = [case for case in cases if case.model in (AUTHORS, AUTHORS_AT_OUR_INPUT)]
+    assert [case.precision for case in authors] == ['fp32', 'fp32']
+    anything = [case for case in cases if case.model == DEPTH_ANYTHING]
+    assert {case.width for case in authors + anything} == {640}
     assert {case.batch for case in cases if case.door == 'frame'} == {1}
     assert {(c.width, c.height) for c in cases if c.door == 'network'} == {(224, 168)}
     defaults = plan_cases(BenchOptions(models=('small',), device='cpu'))
@@ -192,6 +253,7 @@ def row(model: str, ms: float, **other: object) -> dict[str, object]:
 def test_ratios_say_how_many_times_faster_we_are() -> None:
     rows = [
         row(AUTHORS, 2000.0),
+        row(AUTHORS_AT_OUR_INPUT, 1600.0),
         row('paper', 500.0),
         row('paper', 400.0, precision='bf16', compile='on'),
         row('paper', 1.0, width=320),  # another image than the reference's
@@ -200,6 +262,8 @@ def test_ratios_say_how_many_times_faster_we_are() -> None:
     assert ratios(rows) == {
         'paper_vs_authors_fp32': 4.0,
         'paper_vs_authors_best': 5.0,
+        'paper_vs_authors_fp32_equal_input': 3.2,
+        'paper_vs_authors_best_equal_input': 4.0,
         'tiny_vs_depth_anything_small': None,
         'node_overhead_ms': None,
     }
@@ -233,6 +297,7 @@ def test_numbers_must_be_positive(text: str) -> None:
 # The command
 
 
+@pytest.mark.usefixtures('short_turns')
 def test_the_command_writes_a_report_that_it_can_compare(
     tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,11 +318,52 @@ def test_the_command_writes_a_report_that_it_can_compare(
         assert 0 < figures['ms']['total']['p50'] <= figures['ms']['total']['p99']
         assert figures['gflop'] > 0
         assert figures['limit_ms'] > 0
+        assert figures['runs'] == 6
     one, two = report['rows'][2:]
     assert two['gflop'] == pytest.approx(2 * one['gflop'], rel=0.05)
     assert str(report['rows'][0]['input'][0]) in text
+    assert 'runs' in text
     main(['--compare', str(path), str(path)])
     assert 'times faster' in capsys.readouterr().out
+
+
+NODE = {
+    'stride': 1,
+    'frames': 50,
+    'latency_ms': {'p50': 40.0, 'p95': 45.0, 'p99': 50.0},
+    'stages_ms': {'decode': {'p50': 1.5}, 'network': {'p50': 30.0}},
+    'overhead_ms': {'sum_of_p50': 6.75},
+    'flood': {
+        'sent': 150,
+        'depth': 120,
+        'skipped': 30,
+        'images_per_s': 24.0,
+        'cpu_percent': {'node': 190, 'publisher': 5, 'subscriber': 10},
+    },
+}
+
+
+def test_what_the_node_adds_is_among_the_ratios(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nothing(options: BenchOptions, *, say: object) -> dict[str, object]:
+        empty = {name: {} for name in ('machine', 'versions', 'rates')}
+        return {**empty, 'commit': 'aaa', 'rows': [], 'ratios': ratios([])}
+
+    monkeypatch.setattr(command, 'run_bench', nothing)
+    half = {**NODE, 'stride': 2, 'overhead_ms': {'sum_of_p50': 4.25}}
+    command.bench(
+        BenchOptions(),
+        out=tmp_path / 'report.json',
+        say=lambda sentence: None,
+        measure_node=lambda: [NODE, half],
+    )
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['ratios']['node_overhead_ms'] == 6.75  # of the full cloud
+    assert report['node'] == [NODE, half]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ['node_overhead_ms', '6.75'] in lines
+    assert ['images', 'one', 'by', 'one', '50', '50'] in lines
 
 
 def test_errors_are_sentences(tmp_path: Path, tiny_model_dir: Path) -> None:

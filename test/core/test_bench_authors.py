@@ -13,13 +13,19 @@ from llm_mde_core.bench.roofline import count_work
 
 @pytest.fixture
 def reference(tokenizer: PreTrainedTokenizerBase) -> AuthorsLLMMDE:
+    return small_reference(tokenizer, image_size=64)
+
+
+def small_reference(
+    tokenizer: PreTrainedTokenizerBase, *, image_size: int | tuple[int, int]
+) -> AuthorsLLMMDE:
     torch.manual_seed(0)
     vision = ViTConfig(
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=48,
-        image_size=64,
+        image_size=image_size,
     )
     language = BertConfig(
         vocab_size=400,
@@ -50,6 +56,13 @@ def test_one_number_from_0_to_1_for_every_pixel(reference: AuthorsLLMMDE) -> Non
     output = reference(image())
     assert output.shape == (1, 1, 48, 80)
     assert 0 < output.min() < output.max() < 1
+
+
+def test_its_input_can_have_any_sides(tokenizer: PreTrainedTokenizerBase) -> None:
+    network = small_reference(tokenizer, image_size=(32, 64))
+    assert network.input_size == (32, 64)
+    assert network(image()).shape == (1, 1, 48, 80)
+    assert network.to_channels.in_features == 20 + 2 * 4  # prompt and patches
 
 
 def test_nothing_is_kept_from_frame_to_frame(reference: AuthorsLLMMDE) -> None:
