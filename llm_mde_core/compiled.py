@@ -11,6 +11,7 @@ from torch._dynamo import config as dynamo
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from llm_mde_core.constants import Constants
+from llm_mde_core.device import is_out_of_memory
 from llm_mde_core.frame import Frame, FrameOutput
 from llm_mde_core.private_cache import compile_privately
 
@@ -26,6 +27,8 @@ def compile_frame(
 ) -> RunFrame:
     """
     Compile a frame for inputs like these; where that is not possible, say why and return it as is.
+
+    RuntimeError when there is too little memory even for that: later there may be enough.
 
     On a CPU this takes seconds and saves the way through Python; inductor would take minutes there
     and save no more. On CUDA the first time takes up to minutes, and torch keeps what it compiled
@@ -43,11 +46,16 @@ def compile_frame(
             compiled(*inputs)
             run: RunFrame = RecordedFrame(compiled, *inputs) if rgb.is_cuda else compiled
     except (RuntimeError, FailOnRecompileLimitHit) as error:
-        reason = str(error).strip().splitlines()[0]
+        needs_memory = is_out_of_memory(error)
+        reason = 'out of memory' if needs_memory else str(error).strip().splitlines()[0]
         logger.warning('The network is not compiled, which is slower: %s', reason)
-        return frame
-    logger.info('Compiled in %.0f s.', time.monotonic() - start)
-    return run
+    else:
+        logger.info('Compiled in %.0f s.', time.monotonic() - start)
+        return run
+    if needs_memory:  # not above: the error holds on to what was compiled
+        torch.cuda.empty_cache()
+        frame(*inputs)
+    return frame
 
 
 class RecordedFrame:

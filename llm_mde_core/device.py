@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D  # the linear layer of GPT-2
@@ -11,6 +13,8 @@ from llm_mde_core.head import DepthAndSpread
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 COMPILE_CHOICES = ('auto', 'on', 'off')
 CAST_BY_AUTOCAST = (nn.Linear, Conv1D, nn.Conv2d, nn.ConvTranspose2d)
+# Of CUDA, for memory of the host that is pinned, too; of cuBLAS; of cuDNN 8 and 9.
+NO_MEMORY = re.compile(r'out of memory|_ALLOC(ATION)?_FAILED')
 
 
 def choose_device(device: str) -> torch.device:
@@ -52,6 +56,18 @@ def _processor_has_bf16() -> bool:
     # Older versions of torch cannot tell.
     able: dict[str, bool] = getattr(torch.cpu, 'get_capabilities', dict)()
     return bool(able.get('amx_bf16') or able.get('avx512_bf16'))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """
+    Return whether an error says that the GPU, or what works on it, got no memory.
+
+    torch has a class for its own allocations alone; those of the libraries that it calls, and what
+    inductor makes of any of them, are told apart by their words.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
 
 
 def lay_out(model: nn.Module, *, dtype: torch.dtype) -> None:

@@ -154,6 +154,11 @@ class DepthEstimator:
 
     def on_cpu(self) -> DepthEstimator:
         """Return an estimator of the same weights on the CPU; this one's model is taken over."""
+        if isinstance(self.model, ExportedNetwork):  # onnxruntime opens it anew, and moves nothing
+            exported = ExportedNetwork(self.model.file.parent, device='cpu')
+            return DepthEstimator(
+                exported, name=self.name, device='cpu', precision='fp32', compile='off'
+            )
         model = self.model.to('cpu').float()  # in this order: its own device has no memory left
         return DepthEstimator(model, name=self.name, device='cpu', compile='off')
 

@@ -13,6 +13,7 @@ from llm_mde_core.geometry import Camera
 from llm_mde_ros.adapter_swap import AdapterSwap, Request
 from llm_mde_ros.model_loading import check_allowed, expected_camera, load_model
 from llm_mde_ros.parameters import DepthNodeParameters
+from llm_mde_ros.told_text import in_utf8
 
 if TYPE_CHECKING:
     from llm_mde_ros.depth_node import DepthNode
@@ -35,7 +36,7 @@ class AdapterRequests:
     @property
     def problem(self) -> str:
         """Why the adapter that was asked for last does not serve; empty: it does."""
-        return self._swap.problem
+        return in_utf8(self._swap.problem)
 
     @property
     def loading(self) -> str:
@@ -70,6 +71,7 @@ class AdapterRequests:
 
     def _start(self, wanted: DepthNodeParameters, done: Callable[[str], None]) -> None:
         def end(problem: str) -> None:
+            problem = in_utf8(problem)
             self._tell(problem)
             done(problem)
 

@@ -1,45 +1,93 @@
-"""Which camera an image was taken with: the newest CameraInfo, or a field of view without one."""
+"""Which camera an image was taken with: its CameraInfo, or a field of view without one."""
 
 from __future__ import annotations
 
 import time
 
 from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
 from llm_mde_core.geometry import Camera
 from llm_mde_ros.conversions import camera_from_info, rectified_info
+from llm_mde_ros.reference_history import stamp_ns
+
+MAX_INFOS = 30  # a second of most cameras; images hardly wait longer for their turn
+ANOTHER_CLOCK_NS = 60_000_000_000  # so far ahead of an image is only what another clock stamped
+
+
+class RecentInfos:
+    """
+    The last CameraInfo messages, so that an image that waited for its turn has that of its time.
+
+    add() and keep_newest() belong to one thread, at() may be called from another.
+    """
+
+    def __init__(self) -> None:
+        # In order of their stamps. Replaced and never changed: at() sees all or nothing of it.
+        self._infos: tuple[CameraInfo, ...] = ()
+
+    def add(self, info: CameraInfo) -> None:
+        """Keep a message; one from the past (a bag that starts again) makes the others go."""
+        others = self._infos
+        if others and stamp_ns(info.header) < stamp_ns(others[-1].header):
+            others = ()
+        self._infos = (*others, info)[-MAX_INFOS:]
+
+    def keep_newest(self) -> None:
+        """Forget the others: the stamps of the images went back, so that theirs tell nothing."""
+        self._infos = self._infos[-1:]
+
+    def at(self, header: Header) -> CameraInfo | None:
+        """
+        Return that of an image, the newest one that is not newer; None when there is none at all.
+
+        The newest of all is taken when all are newer than the image (sent once and late, another
+        clock, time that went back), and when it is ahead by more than ANOTHER_CLOCK_NS and none
+        has the image's own stamp.
+        """
+        infos, image_ns = self._infos, stamp_ns(header)
+        if not infos:
+            return None
+        ahead_ns = stamp_ns(infos[-1].header) - image_ns
+        not_newer = [info for info in infos if stamp_ns(info.header) <= image_ns]
+        has_own = bool(not_newer) and stamp_ns(not_newer[-1].header) == image_ns
+        if has_own or (not_newer and ahead_ns <= ANOTHER_CLOCK_NS):
+            return not_newer[-1]
+        return infos[-1]
 
 
 class CameraSource:
     """
-    Follows camera_info and answers with a Camera that fits the image.
+    Answers with a Camera that fits the image; converts a CameraInfo only when it changed.
 
     `state` says in a few words where the last answer came from, `warning` what to do about it.
     """
 
     def __init__(self) -> None:
-        self._info: CameraInfo | None = None
         self._converted: tuple | None = None
         self._camera: Camera | None = None
         self._waiting_since_s: float | None = None
         self.state = 'waiting for camera_info'
         self.warning = ''
 
-    def update(self, info: CameraInfo) -> None:
-        """Take a new message; it is converted when the next image needs it."""
-        self._info = info
-
     def for_image(
-        self, *, width: int, height: int, hfov_deg: float, timeout_s: float, rectified: bool
+        self,
+        info: CameraInfo | None,
+        *,
+        width: int,
+        height: int,
+        hfov_deg: float,
+        timeout_s: float,
+        rectified: bool,
     ) -> tuple[Camera, CameraInfo | None]:
         """
         Return the camera and the message it came from, which is None when hfov_deg was used.
 
+        info: the one that belongs to the image, None while there is none.
         rectified: the image is, whatever the distortion in camera_info, and P holds.
-        ValueError with a sentence while there is still time for a first camera_info, and when the
-        newest one is unusable or for another size.
+        ValueError with a sentence while there is still time for a first camera_info, and when it
+        is unusable or for another size.
         """
-        info = self._info
         if info is not None and (info.k[0] or info.p[0]):  # 0: uncalibrated, see CameraInfo.msg
             info = rectified_info(info) if rectified else info
             return self._from_info(info, width=width, height=height), info

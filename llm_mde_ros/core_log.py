@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import logging
 from typing import TYPE_CHECKING
 
+from llm_mde_ros.told_text import in_utf8
+
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
 
@@ -31,7 +33,8 @@ class _Handler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
+        text = in_utf8(record.getMessage())
         if record.levelno >= logging.WARNING:
-            self._log.warning(record.getMessage())
+            self._log.warning(text)
         else:
-            self._log.info(record.getMessage())
+            self._log.info(text)

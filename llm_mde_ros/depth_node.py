@@ -31,6 +31,7 @@ from llm_mde_ros.parameters import declare, read_on_configure
 from llm_mde_ros.reference_input import ReferenceInput
 from llm_mde_ros.served_model import ServedModel
 from llm_mde_ros.services import NodeServices
+from llm_mde_ros.told_text import in_utf8
 from llm_mde_ros.topics import DIAGNOSTICS
 
 POLL_PERIOD_S = 0.2  # looks for listeners and publishers
@@ -54,8 +55,8 @@ def reported(transition: Callable) -> Callable:
         try:
             return transition(self, state)
         except Exception as error:  # whatever it is: it is told and raised again
-            self.get_logger().error(traceback.format_exc())
-            self._configure_error = (
+            self.get_logger().error(in_utf8(traceback.format_exc()))
+            self._configure_error = in_utf8(
                 f'{transition.__name__} failed ({type(error).__name__}: {error}), the log says '
                 f'where. {configure_again(self)}'
             )
@@ -124,7 +125,7 @@ class DepthNode(LifecycleNode):
                 ),
             )
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
-            self._configure_error = (
+            self._configure_error = in_utf8(
                 f'Cannot load the model: {str(error).rstrip(".")}. {configure_again(self)}'
             )
             self.get_logger().error(self._configure_error)
@@ -233,6 +234,7 @@ class DepthNode(LifecycleNode):
     def _on_image(self, message: Image | CompressedImage) -> None:
         frame = Frame(message, received_s=time.monotonic())
         if self._counters.count_received(frame):
+            self.worker.infos.keep_newest()
             self._warn(
                 'time',
                 'An image is older than the one before it (a bag that starts again?); it is used, '
@@ -245,7 +247,7 @@ class DepthNode(LifecycleNode):
             self._counters.count_skipped()
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        self.worker.cameras.update(message)
+        self.worker.infos.add(message)
 
     def poll(self) -> None:
         """Receive images while somebody listens, with the QoS that their publishers offer."""

@@ -15,6 +15,7 @@ from llm_mde_ros.overload import ENOUGH, is_overloaded, overload_sentence, stuck
 from llm_mde_ros.process_memory import memory_mb
 
 NO_IMAGE_AFTER_S = 2.0
+STANDS_STILL = 3  # repeats of a stamp; fewer may be images that came twice
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ def input_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[by
         return DiagnosticStatus.WARN, f'{dropped} images dropped: {counters.last_drop}'
     if situation.camera_warning:
         return DiagnosticStatus.WARN, situation.camera_warning
+    if counters.repeats >= STANDS_STILL:
+        return (
+            DiagnosticStatus.WARN,
+            f'The stamps of {situation.image_topic} stand still, so that nothing limits rates, '
+            'smooths or corrects: let the driver stamp each image, or start its clock.',
+        )
     received_hz, target_hz = rate_hz(counters.received_at_s), situation.target_rate_hz
     if len(recent(counters.received_at_s)) > 1 and received_hz < ENOUGH * target_hz:
         return (

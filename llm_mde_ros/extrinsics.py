@@ -7,8 +7,11 @@ import math
 from builtin_interfaces.msg import Time as Stamp
 from geometry_msgs.msg import Transform
 import numpy as np
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.time import Time
+
+from llm_mde_ros.matched_subscription import refusal
 
 try:
     from tf2_ros import Buffer, TransformException, TransformListener
@@ -82,6 +85,7 @@ class FrameTransforms:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._wanted = False
+        self._refusal = ''  # why there is no listener
         self._buffer = self._listener = None
 
     def matrix(self, *, target: str, source: str, stamp: Stamp) -> np.ndarray:
@@ -92,6 +96,8 @@ class FrameTransforms:
         unknown = f'where {source!r} stands, seen from {target!r}, is unknown'
         if Buffer is None:
             raise ValueError(f'{unknown}: tf2_ros is not installed; set reference.extrinsics')
+        if self._refusal:
+            raise ValueError(f'{unknown}: {self._refusal} Or set reference.extrinsics')
         buffer = self._buffer  # close() in the executor's thread may take it away
         if buffer is None:
             raise ValueError(f'{unknown}: /tf was not read yet')
@@ -104,10 +110,20 @@ class FrameTransforms:
         return transform_to_matrix(found.transform)
 
     def follow(self) -> None:
-        """Listen as soon as matrix() was asked for more than one frame; /tf is a busy topic."""
-        if self._wanted and self._listener is None and Buffer is not None:
-            self._buffer = Buffer()
-            self._listener = TransformListener(self._buffer, self._node)
+        """
+        Listen as soon as matrix() was asked for more than one frame; /tf is a busy topic.
+
+        When the middleware refuses it, matrix() says so until close().
+        """
+        if not self._wanted or self._listener or self._refusal or Buffer is None:
+            return
+        buffer = Buffer()
+        try:
+            self._listener = TransformListener(buffer, self._node)
+        except rclpy_implementation.RCLError as error:
+            self._refusal = refusal('/tf', error)
+        else:
+            self._buffer = buffer
 
     def clear(self) -> None:
         """
@@ -123,7 +139,8 @@ class FrameTransforms:
         """Stop listening."""
         if self._listener is not None:
             self._listener.unregister()
-            self._buffer = self._listener = None
+        self._buffer = self._listener = None
+        self._refusal = ''
 
 
 def _turn(axis: int, angle: float) -> np.ndarray:

@@ -33,6 +33,7 @@ class FrameCounters:
     publish_errors: int = 0  # messages, several of a frame
     publish_errors_before: int = 0  # at the last report
     time_jumps: int = 0
+    repeats: int = 0  # of the last stamp, in a row
     dropped: Counter[str] = field(default_factory=Counter)  # by stage
     dropped_before: int = 0  # at the last report
     dropped_in_a_row: int = 0  # since the last one that was published
@@ -57,6 +58,7 @@ class FrameCounters:
     def count_received(self, frame: Frame) -> bool:
         """Return True when the stamp is before the last one (a bag that starts again)."""
         jumped_back = frame.stamp_ns < self.last_stamp_ns
+        self.repeats = self.repeats + 1 if frame.stamp_ns == self.last_stamp_ns else 0
         self.last_stamp_ns = frame.stamp_ns
         self.time_jumps += jumped_back
         self.received += 1

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import cv2
 
+from llm_mde_ros.told_text import in_utf8
+
 # Bad input, torch (also out of the GPU's memory), out of memory, OpenCV. All else is a bug.
 FRAME_FAULTS = (ValueError, RuntimeError, MemoryError, cv2.error)
 
@@ -30,4 +32,4 @@ def stage(name: str) -> Iterator[None]:
 
 def describe(error: Exception) -> str:
     """Return what happened in words, also for a MemoryError, which may have none."""
-    return ' '.join(str(error).split()) or 'out of memory'
+    return in_utf8(' '.join(str(error).split())) or 'out of memory'

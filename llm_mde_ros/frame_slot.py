@@ -62,7 +62,8 @@ class RateLimiter:
     Thins out stamped frames to a mean rate.
 
     Due times follow a schedule, so that jitter of the stamps does not lower the mean rate. A stamp
-    before the last one (a bag that starts again) starts a new schedule.
+    before the last one (a bag that starts again) starts a new schedule, and so does the same one
+    again (a clock that stands still): it tells nothing about the rate, so the frame passes.
     """
 
     def __init__(self) -> None:
@@ -72,9 +73,9 @@ class RateLimiter:
     def allows(self, stamp_ns: int, *, max_rate_hz: float) -> bool:
         """Tell whether the frame may pass; max_rate_hz 0 lets all pass."""
         period_ns = round(min(1e9 / max_rate_hz, MAX_PERIOD_NS)) if max_rate_hz else 0
-        jumped_back = stamp_ns < self._last_ns
+        moved_on = stamp_ns > self._last_ns
         self._last_ns = stamp_ns
-        if self._passed_ns is None or jumped_back:
+        if self._passed_ns is None or not moved_on:
             self._passed_ns = stamp_ns
             return True
         due_ns = self._passed_ns + period_ns

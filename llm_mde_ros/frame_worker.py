@@ -13,7 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from llm_mde_core.filters import DepthFilters
 from llm_mde_core.prediction import DepthPrediction
-from llm_mde_ros.camera_source import CameraSource
+from llm_mde_ros.camera_source import CameraSource, RecentInfos
 from llm_mde_ros.conversions import compressed_to_rgb, image_to_rgb
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_error import FrameError, stage
@@ -43,6 +43,7 @@ class FrameWorker:
         warn: Callable[[str, str], None],
     ) -> None:
         self.slot = FrameSlot()
+        self.infos = RecentInfos()
         self.cameras = CameraSource()
         self.filters = DepthFilters()
         self._estimator = estimator
@@ -160,6 +161,7 @@ class FrameWorker:
         times.end('decode')
         with stage('camera_info'):
             camera, info = self.cameras.for_image(
+                self.infos.at(frame.message.header),
                 width=rgb.shape[1],
                 height=rgb.shape[0],
                 hfov_deg=parameters.hfov_deg,

@@ -49,6 +49,7 @@ _SYNONYMS = {  # the generic ones in OpenCV's order of channels, as RViz shows t
     '8UC4': 'bgra8',
 }
 COLOR_ENCODINGS = (*_LAYOUTS, *_SYNONYMS)
+CHECK_TIMEOUT_S = 30.0  # of cv_bridge, whose import alone can take seconds
 _DEPTH_DTYPES = {'32FC1': np.float32, '16UC1': np.uint16, 'mono16': np.uint16}
 
 
@@ -90,17 +91,21 @@ def sound_cv_bridge() -> Any:
     Return a CvBridge that decodes known pictures, or None; the first call takes about a second.
 
     One that was built for another NumPy or OpenCV, or for ROS 1, imports and then fails, lies or
-    takes the process down: with NumPy 2, those of Humble and Jazzy do. So a process tries it.
+    takes the process down: with NumPy 2, those of Humble and Jazzy do. So a process tries it, and
+    one that hangs is none.
     """
     if find_spec('cv_bridge') is None:
         return None
     check = 'from llm_mde_ros import image_messages; image_messages.check_cv_bridge()'
-    tried = subprocess.run(
-        [sys.executable, '-c', check],
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-        capture_output=True,
-    )
-    if tried.returncode != 0:
+    try:
+        subprocess.run(
+            [sys.executable, '-c', check],
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=True,
+            timeout=CHECK_TIMEOUT_S,
+        )
+    except subprocess.SubprocessError:  # it failed, or hangs
         return None
     from cv_bridge import CvBridge
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llm_mde_core.device import is_out_of_memory
 from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.geometry import Camera
 from llm_mde_core.model_files import CHECKPOINTS, read_object
 from llm_mde_ros.parameters import DepthNodeParameters
+from llm_mde_ros.told_text import in_utf8
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -35,9 +37,10 @@ class LoadedModel:
 
     @cached_property  # asked for with every report
     def identity(self) -> dict[str, Any]:
-        """Describe the model, ready for JSON."""
+        """Describe the model, ready for JSON and for messages."""
         identity = self.estimator.info() | {'adapter': self.adapter or 'none'}
-        return identity | ({'adapter_sha256': self.adapter_sha256} if self.adapter else {})
+        identity |= {'adapter_sha256': self.adapter_sha256} if self.adapter else {}
+        return {k: in_utf8(v) if isinstance(v, str) else v for k, v in identity.items()}
 
     def on_cpu(self) -> LoadedModel:
         """Return the same on the CPU; the estimator of this one is of no use any more."""
@@ -62,8 +65,8 @@ def load_model(
     warnings = adapter_warnings(parameters.adapter)
     try:
         estimator = _load_estimator(parameters, log, announced)
-    except torch.OutOfMemoryError:
-        if not parameters.cpu_fallback:
+    except RuntimeError as error:
+        if not (parameters.cpu_fallback and is_out_of_memory(error)):
             raise
     else:
         return _loaded(estimator, parameters, warnings)
@@ -162,4 +165,4 @@ def _warm_up(estimator: DepthEstimator, camera: Camera, log: RcutilsLogger) -> N
     try:
         log.info(f'Warm after {estimator.warm_up(camera):.1f} s.')
     except ValueError as error:  # an exported network has one size
-        log.warning(f'Not warmed up: {error}')
+        log.warning(in_utf8(f'Not warmed up: {error}'))

@@ -46,9 +46,12 @@ class ReferenceInput:
         if message_type is None:
             return
         self._messages.follow(message_type, topic, reliability='auto', receive=receive)
+        problem = self._messages.problem
         if message_type is Image:
             beside = f'{topic.rpartition("/")[0]}/camera_info'
             self._infos.follow(CameraInfo, beside, reliability='auto', receive=receive)
+            problem = problem or self._infos.problem
+        self.accuracy.input_problem = problem
         self._transforms.follow()
 
     def close(self) -> None:

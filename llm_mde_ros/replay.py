@@ -186,9 +186,8 @@ class Frames:
         image = message.decode()
         rgb = to_rgb(image)
         info = self.history.at(stamp_ns=message.stamp_ns, time_ns=message.time_ns)
-        if info:
-            self.source.update(info)
         camera, info = self.source.for_image(
+            info,
             width=rgb.shape[1],
             height=rgb.shape[0],
             hfov_deg=self.options.hfov_deg,

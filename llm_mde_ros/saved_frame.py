@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import count
 import json
 import math
 from pathlib import Path
+import shutil
 import tempfile
+import time
 from typing import Any
 
 import cv2
@@ -23,6 +26,9 @@ from llm_mde_ros.conversions import camera_to_info
 from llm_mde_ros.frame_times import FrameTimes
 from llm_mde_ros.image_files import write_depth, write_ply, write_png
 from llm_mde_ros.outputs import OutputSettings, published_depth
+
+UNFINISHED = '.unfinished_'
+ABANDONED_AFTER_S = 3600.0  # writing takes seconds
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,10 @@ def save_frame(frame: WorkedFrame, *, folder: Path, about: dict[str, Any]) -> Pa
     NaN unknown), cloud.ply, camera_info.yaml and info.json with `about`. OSError when it cannot.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder)
     depth = published_depth(frame.prediction, frame.output_settings)
     depth_m = depth.cpu().numpy()
-    with tempfile.TemporaryDirectory(dir=folder, prefix='.unfinished_') as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as scratch:
         part = Path(scratch) / 'frame'
         part.mkdir()
         write_png(part / 'color.png', cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR))
@@ -60,6 +67,14 @@ def save_frame(frame: WorkedFrame, *, folder: Path, about: dict[str, Any]) -> Pa
         text = json.dumps(_figures(frame, depth_m) | about, indent=2, ensure_ascii=False)
         (part / 'info.json').write_text(text, encoding='utf-8')
         return part.rename(_free_name(folder, frame.header))
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what was left by writers that were killed; other nodes may be writing, too."""
+    for scratch in folder.glob(f'{UNFINISHED}*'):
+        with suppress(OSError):  # another node removes it, too, or it is another user's
+            if time.time() - scratch.lstat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(scratch)
 
 
 def _free_name(folder: Path, header: Header) -> Path:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import threading
 
 import numpy as np
-import torch
 
+from llm_mde_core.device import is_out_of_memory
 from llm_mde_core.geometry import Camera
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.freed_memory import give_back_freed_memory
@@ -59,7 +59,9 @@ class ServedModel:
             self.camera = camera
             try:
                 prediction = self.loaded.estimator.infer(rgb, camera)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self.error = OUT_OF_MEMORY
                 end_trial = self.end_trial  # its thread may take it away
                 if end_trial is not None:

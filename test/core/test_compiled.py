@@ -71,6 +71,39 @@ def test_what_is_no_graph_runs_eagerly_and_says_so_once(
     assert 'not compiled' in record.getMessage()
 
 
+NO_MEMORY = {  # as torch says it, a library that it calls, and inductor
+    'torch': torch.OutOfMemoryError('CUDA out of memory'),
+    'cuBLAS': RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED'),
+    'inductor': RuntimeError("backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory"),
+}
+
+
+@pytest.mark.parametrize('of', NO_MEMORY)
+@pytest.mark.parametrize('is_enough_for_eager', [True, False])
+def test_a_compilation_without_memory_is_told_and_its_caller_when_the_frame_has_none_either(
+    frame: Frame,
+    inputs: tuple[Any, ...],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    of: str,
+    is_enough_for_eager: bool,
+) -> None:
+    def fail(*_: Any) -> None:
+        if not is_enough_for_eager:
+            frame.forward = fail
+        raise NO_MEMORY[of]
+
+    monkeypatch.setattr(torch, 'compile', lambda *_, **__: fail)
+    with torch.inference_mode(), caplog.at_level(logging.WARNING):
+        if is_enough_for_eager:
+            assert compile_frame(frame, *inputs) is frame
+        else:
+            with pytest.raises(RuntimeError) as caught:
+                compile_frame(frame, *inputs)
+            assert caught.value is NO_MEMORY[of]
+    assert 'not compiled, which is slower: out of memory' in caplog.text
+
+
 def test_more_cameras_are_compiled_than_torch_allows_of_one_code(
     inputs: tuple[Any, ...], caplog: pytest.LogCaptureFixture
 ) -> None:

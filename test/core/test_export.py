@@ -7,6 +7,7 @@ from pathlib import Path
 import shlex
 import shutil
 import sys
+from typing import Any
 
 from conftest import small_config
 import numpy as np
@@ -16,6 +17,7 @@ from transformers import Dinov2Config, GPT2Config, PreTrainedTokenizerBase
 
 from llm_mde_core import Camera, DepthEstimator, LLMMDEForDepthEstimation
 from llm_mde_core import export as module
+from llm_mde_core import exported as exported_module
 from llm_mde_core.export import TOLERANCE, compare, export
 from llm_mde_core.exported import FILE, ExportedNetwork, choose_providers
 
@@ -90,6 +92,24 @@ def test_network_takes_one_size(exported: Path) -> None:
     network = ExportedNetwork(exported, device='cpu')
     with pytest.raises(ValueError, match=r'shape \(1, 3, 48, 64\), not \(1, 3, 64, 64\)'):
         network(torch.zeros(1, 3, 64, 64), torch.ones(1))
+
+
+def test_on_the_cpu_onnxruntime_opens_it_anew(
+    exported: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimator = DepthEstimator.from_pretrained(exported)
+    devices, open_session = [], exported_module.open_session
+
+    def recorded(file: Path, *, device: str) -> Any:
+        devices.append(device)
+        return open_session(file, device=device)
+
+    monkeypatch.setattr(exported_module, 'open_session', recorded)
+    moved = estimator.on_cpu()
+    assert devices == ['cpu']
+    assert (moved.name, moved.precision) == (estimator.name, 'fp32')
+    depth_m = estimator.infer(rgb, CAMERA).depth_m
+    np.testing.assert_allclose(moved.infer(rgb, CAMERA).depth_m, depth_m, rtol=1e-4)
 
 
 def test_warm_up_needs_no_right_guess_of_the_camera(

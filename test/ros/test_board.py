@@ -88,7 +88,7 @@ def published(network: nn.Module, info: CameraInfo, grey: np.ndarray) -> dict[st
     )
     height, width = grey.shape
     image = Image(height=height, width=width, encoding='mono8', step=width, data=grey.tobytes())
-    worker.cameras.update(info)
+    worker.infos.add(info)
     worker.slot.put(Frame(image, received_s=time.monotonic()))
     try:
         assert publishers.done.wait(60)

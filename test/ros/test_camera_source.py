@@ -1,37 +1,107 @@
 """Which camera an image was taken with."""
 
+from concurrent.futures import ThreadPoolExecutor
+import threading
+
 import pytest
 from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
 from llm_mde_core.geometry import Camera
-from llm_mde_ros.camera_source import CameraSource
+from llm_mde_ros.camera_source import CameraSource, RecentInfos
 from llm_mde_ros.conversions import camera_from_info
 
 
-def info(width: int = 64, height: int = 48, fx: float = 60.0) -> CameraInfo:
-    message = CameraInfo(width=width, height=height)
+def info(width: int = 64, height: int = 48, fx: float = 60.0, *, second: int = 0) -> CameraInfo:
+    message = CameraInfo(header=header(second), width=width, height=height)
     message.k = [fx, 0.0, 31.5, 0.0, fx, 23.5, 0.0, 0.0, 1.0 if fx else 0.0]
     message.p = [fx, 0.0, 31.5, 0.0, 0.0, fx, 23.5, 0.0, 0.0, 0.0, 1.0 if fx else 0.0, 0.0]
     return message
 
 
-def ask(source: CameraSource, *, timeout_s: float = 0.0):
+def header(second: int) -> Header:
+    made = Header()
+    made.stamp.sec = second
+    return made
+
+
+def recent(*fx_of: tuple[int, float]) -> RecentInfos:
+    """Return what is kept of camera_info that came with (second, fx)."""
+    infos = RecentInfos()
+    for second, fx in fx_of:
+        infos.add(info(fx=fx, second=second))
+    return infos
+
+
+def ask(source: CameraSource, message: CameraInfo | None, *, timeout_s: float = 0.0):
     return source.for_image(
-        width=64, height=48, hfov_deg=60.0, timeout_s=timeout_s, rectified=False
+        message, width=64, height=48, hfov_deg=60.0, timeout_s=timeout_s, rectified=False
     )
 
 
-def test_the_newest_camera_info_counts_and_is_converted_once():
+@pytest.mark.parametrize(
+    ('came', 'second', 'fx'),
+    [
+        ([(1, 60.0), (2, 120.0)], 1, 60.0),  # its own
+        ([(1, 60.0), (2, 120.0)], 2, 120.0),
+        ([(1, 60.0), (3, 90.0), (5, 120.0)], 4, 90.0),  # the newest that is not newer
+        ([(1, 60.0), (2, 120.0)], 1000, 120.0),
+        ([(1, 60.0), (1000, 120.0)], 1, 60.0),
+        ([(1, 60.0), (2, 120.0)], 0, 120.0),  # all are newer
+        ([(1, 60.0), (2, 120.0)], -9, 120.0),
+        ([(0, 60.0), (0, 120.0)], 0, 120.0),  # none is stamped
+        ([(0, 60.0), (0, 120.0)], 7, 120.0),
+        ([(0, 60.0), (1000, 120.0)], 7, 120.0),  # the newest has the stamp of another clock
+        ([(8, 60.0), (9, 90.0), (1, 120.0)], 9, 120.0),  # time went back
+        ([(8, 60.0), (9, 90.0), (1, 120.0)], 1, 120.0),
+        ([(1, 60.0), (9, 90.0), (2, 120.0)], 1, 120.0),
+        ([(8, 60.0), (9, 90.0), (1, 120.0), (2, 150.0)], 1, 120.0),
+        ([(n, 60.0 + n) for n in range(100)], 90, 150.0),  # a few are kept
+        ([(n, 60.0 + n) for n in range(100)], 50, 159.0),
+    ],
+)
+def test_an_image_has_the_camera_info_of_its_time(came, second, fx):
+    assert recent(*came).at(header(second)).k[0] == fx
+
+
+def test_without_any_there_is_none():
+    infos = RecentInfos()
+    infos.keep_newest()
+    assert infos.at(header(1)) is None
+
+
+def test_when_the_images_jump_back_no_old_camera_info_is_taken():
+    infos = recent((1, 60.0), (8, 90.0), (9, 120.0))
+    infos.keep_newest()
+    assert [infos.at(header(second)).k[0] for second in (1, 8, 9)] == [120.0] * 3
+    infos.add(info(fx=150.0, second=1))
+    assert infos.at(header(2)).k[0] == 150.0
+
+
+def test_a_reader_in_another_thread_is_never_without_one():
+    infos, end = recent((1, 60.0)), threading.Event()
+
+    def jump() -> None:
+        for n in range(20_000):
+            infos.add(info_of[n % 3])
+            if n % 5 == 0:
+                infos.keep_newest()
+        end.set()
+
+    info_of = [info(second=second) for second in (1, 2, 3)]
+    with ThreadPoolExecutor(1) as pool:
+        jumping = pool.submit(jump)
+        while not end.is_set():
+            assert infos.at(header(2)) is not None
+        jumping.result()
+
+
+def test_a_camera_info_is_converted_once():
     source = CameraSource()
-    source.update(info())
-    camera, message = ask(source)
+    camera, message = ask(source, info())
     assert (camera.fx, message, source.warning) == (60.0, info(), '')
-    stamped_later = info()
-    stamped_later.header.stamp.sec = 5
-    source.update(stamped_later)
-    assert ask(source)[0] is camera
-    source.update(info(fx=90.0))
-    assert ask(source)[0].fx == 90.0
+    assert ask(source, info(second=5))[0] is camera
+    assert ask(source, info(fx=90.0))[0].fx == 90.0
 
 
 def test_a_rectified_image_beside_the_camera_info_of_the_raw_one_has_p():
@@ -39,10 +109,9 @@ def test_a_rectified_image_beside_the_camera_info_of_the_raw_one_has_p():
     raw.d = [-0.2, 0.1, 0.0, 0.0, 0.0]
     raw.p[0], raw.p[5] = 50.0, 51.0
     source = CameraSource()
-    source.update(raw)
     for rectified, fx, distortion in ((True, 50.0, ()), (False, 60.0, tuple(raw.d))):
         camera, message = source.for_image(
-            width=64, height=48, hfov_deg=60.0, timeout_s=0.0, rectified=rectified
+            raw, width=64, height=48, hfov_deg=60.0, timeout_s=0.0, rectified=rectified
         )
         assert (camera.fx, camera.distortion) == (fx, distortion)
         assert camera_from_info(message) == camera
@@ -52,35 +121,30 @@ def test_a_rectified_image_beside_the_camera_info_of_the_raw_one_has_p():
 def test_without_one_it_waits_and_then_takes_the_field_of_view():
     source = CameraSource()
     with pytest.raises(ValueError, match='no camera_info yet'):
-        ask(source, timeout_s=60.0)
-    camera, message = ask(source, timeout_s=0.0)
+        ask(source, None, timeout_s=60.0)
+    camera, message = ask(source, None)
     assert camera == Camera.from_hfov(width=64, height=48, hfov_deg=60.0)
     assert message is None
     assert 'field of view of 60 degrees' in source.warning
-    source.update(info())
-    assert ask(source)[0].fx == 60.0
+    assert ask(source, info())[0].fx == 60.0
     assert source.warning == ''
 
 
 def test_an_uncalibrated_one_is_none():
     source = CameraSource()
-    source.update(info(fx=0.0))
-    assert ask(source, timeout_s=60.0)[1] is None
+    assert ask(source, info(fx=0.0), timeout_s=60.0)[1] is None
     assert 'uncalibrated' in source.warning
 
 
 def test_one_of_another_size_is_refused_with_both_sizes():
     source = CameraSource()
-    source.update(info(width=640, height=480))
     with pytest.raises(ValueError, match='640x480 pixels but the image has 64x48'):
-        ask(source)
+        ask(source, info(width=640, height=480))
 
 
 def test_an_unusable_one_is_refused_until_it_changes():
     source = CameraSource()
-    source.update(info(fx=float('nan')))
     for _ in range(2):
         with pytest.raises(ValueError, match='nan'):
-            ask(source)
-    source.update(info())
-    assert ask(source)[0].fx == 60.0
+            ask(source, info(fx=float('nan')))
+    assert ask(source, info())[0].fx == 60.0

@@ -1,3 +1,4 @@
+from contextlib import suppress
 import math
 import struct
 import zlib
@@ -131,6 +132,20 @@ def test_texts_and_profiles_of_a_png_never_reach_the_decoder():
     message = CompressedImage(format='png', data=png[:33] + text + profile + png[33:])
     assert compressed_images._checked(bytes(message.data)) == (png, (8, 6))
     np.testing.assert_array_equal(compressed_to_rgb(message), RGB)
+
+
+def test_a_jpeg_with_wrong_bytes_inside_its_scan_is_a_damaged_picture_or_refused():
+    """Nothing in a JPEG tells them; what they stood for is lost, the size is not."""
+    data = bytes(compress(SMOOTH[..., ::-1], '.jpg', 'jpeg').data)
+    sound = compressed_to_rgb(CompressedImage(format='jpeg', data=data))
+    damaged = 0
+    for at in range(data.index(b'\xff\xda') + 14, len(data) - 22, 20):
+        wrong = data[:at] + 20 * b'\x55' + data[at + 20 :]
+        with suppress(ValueError):
+            rgb = compressed_to_rgb(CompressedImage(format='jpeg', data=wrong))
+            assert (rgb.shape, rgb.dtype) == (sound.shape, np.uint8)
+            damaged += not np.array_equal(rgb, sound)
+    assert damaged
 
 
 def test_a_jpeg_of_many_scans_is_refused():

@@ -14,6 +14,7 @@ def test_the_log_of_the_core_is_handed_on() -> None:
         core.debug('Not this.')
         core.info('Compiling for %d x %d …', 6, 4)
         core.warning('The network is not compiled.')
+        core.warning('Half of a character: %s', '\ud800')
     core.warning('Nor this.')
     assert infos == ['Compiling for 6 x 4 …']
-    assert warnings == ['The network is not compiled.']
+    assert warnings == ['The network is not compiled.', r'Half of a character: \ud800']

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros.conftest import calibration
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from llm_mde_ros.conversions import image_to_depth
@@ -184,6 +185,23 @@ def test_a_changed_camera_info_acts_on_the_next_image(robot: Any, rgb: np.ndarra
     assert depths[1] / depths[0] == pytest.approx(0.5, rel=0.01)  # a wider lens: nearer
 
 
+def test_an_image_has_the_camera_info_of_its_time_unless_time_jumps_back(
+    robot: Any, rgb: np.ndarray
+):
+    robot.listen('depth/camera_info')
+    robot.camera(Image, 'image')
+    for fx in (60.0, 30.0):
+        robot.tell(robot.stamp(calibration(width=64, height=48, fx=fx)))
+    robot.stamp_ns -= 150_000_000
+    jumps = robot.count('time jumps')
+    between_ns = robot.show(rgb, fx=None)
+    assert robot.answer('depth/camera_info', between_ns).k[0] == 60.0
+    assert robot.count('time jumps') == jumps
+    robot.stamp_ns = between_ns - 110_000_000
+    assert robot.answer('depth/camera_info', robot.show(rgb, fx=None)).k[0] == 30.0
+    assert robot.count('time jumps') == jumps + 1
+
+
 def test_an_image_of_another_size_with_its_camera_info_is_used(
     robot: Any, rgb: np.ndarray, big_rgb: np.ndarray
 ):
@@ -323,6 +341,19 @@ def test_rates_are_limited_by_stamp_and_a_jump_back_starts_anew(robot: Any, rgb:
         robot.stamp_ns -= 10**12 // 2
         robot.answer('depth/image', robot.show(rgb))
         assert robot.count('time jumps') == jumps + 1
+
+
+def test_images_whose_stamps_stand_still_are_not_held_back(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/image')
+    robot.answer('depth/image', robot.show(rgb))
+    with robot.parameter('max_rate_hz', 0.01, default=0.0):
+        for shown in range(2, 6):
+            robot.stamp_ns -= 100_000_000
+            robot.show(rgb)
+            robot.wait_for(lambda n=shown: len(robot.received['depth/image']) == n, 'depth')
+    robot.wait_for(lambda: 'stamps of /image stand still' in robot.told('input'), 'warning')
+    robot.answer('depth/image', robot.show(rgb))
+    robot.wait_for(lambda: robot.told('input') == 'Images arrive.', 'end of it')
 
 
 def test_compressed_images(robot: Any, rgb: np.ndarray):

@@ -184,6 +184,19 @@ def test_the_target_is_told():
         assert {v.key: v.value for v in status.values}['target rate [Hz]'] == target
 
 
+def test_stamps_that_stand_still_are_told_until_they_move_on():
+    counters, image = FrameCounters(), Image()
+    told = []
+    for second in (0, 0, 0, 7, 7, 7, 7, 7, 8):
+        image.header.stamp.sec = second
+        counters.count_received(Frame(image, received_s=time.monotonic()))
+        status = statuses(GOOD, counters)['depth: input']
+        told.append(status.level)
+        if status.level == WARN:
+            assert status.message.startswith('The stamps of /image stand still, so that nothing')
+    assert told == [OK, OK, WARN, OK, OK, OK, WARN, WARN, OK]
+
+
 def test_memory_of_the_process_is_told(counters):
     def held_mb() -> int:
         values = statuses(GOOD, counters)['depth: model'].values

@@ -119,6 +119,21 @@ def test_a_faulty_compressed_image(robot: Any, rgb: np.ndarray, fault: str):
         assert len(robot.received['depth/image']) == 1
 
 
+def test_a_jpeg_with_wrong_bytes_inside_its_scan_gives_depth_of_what_is_decoded(
+    robot: Any, rgb: np.ndarray
+):
+    sound = cv2.imencode('.jpg', rgb)[1].tobytes()
+    at = sound.index(SCAN) + 100
+    damaged = sound[:at] + 50 * b'\x55' + sound[at + 50 :]
+    robot.listen('depth/image')
+    with robot.parameter('image_transport', 'compressed', default='raw'):
+        camera = robot.camera(CompressedImage, 'image/compressed')
+        robot.calibrate(width=64, height=48, fx=60.0)
+        for data in (damaged, sound):
+            camera.publish(robot.stamp(CompressedImage(format='jpeg', data=data)))
+            robot.answer('depth/image', robot.stamp_ns)
+
+
 TOPICS = {'raw': 'image', 'compressed': 'image/compressed'}
 
 

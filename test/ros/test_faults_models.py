@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import json
+import os
 from pathlib import Path
 import pickle
 import shutil
@@ -76,6 +77,12 @@ def spoil(weights: dict[str, torch.Tensor]) -> None:
     weights['head.out.3.bias'][:] = float('nan')
 
 
+def name_no_text(folder: Path) -> None:
+    """Write a file whose name is no UTF-8, and no index."""
+    with open(os.fsencode(folder) + b'/\xff.index.json', 'w') as file:
+        file.write('[]')
+
+
 FAULTS = {  # what is done to the folder, and what is said
     'missing': (shutil.rmtree, 'give a bundled name'),
     'without weights': (lambda folder: (folder / WEIGHTS).unlink(), 'safetensors'),
@@ -98,6 +105,7 @@ FAULTS = {  # what is done to the folder, and what is said
         lambda folder: change_config(folder, model_type='bert'),
         "type 'bert'",
     ),
+    'a file whose name is no text': (name_no_text, r'\udcff.index.json holds no JSON object'),
     'a tokenizer cut off': (lambda folder: cut(folder / 'tokenizer.json', 0.5), 'tokenizer'),
 }
 
@@ -180,6 +188,10 @@ ADAPTER_FAULTS = {  # what is done to the folder, and what is said
         'not of this model',
     ),
     'of another kind': (lambda folder: change_adapter(folder, peft_type='IA3'), "'IA3'"),
+    'a setting whose name is no text': (
+        lambda folder: change_adapter(folder, **{'\ud800': 1}),
+        r'\ud800',
+    ),
     'a pickle as weights': (lambda folder: pickled(folder, ADAPTER), 'get them again'),
     'a pickle in place of weights': (pickle_in_place_of_adapter, 'no adapter in'),
     'configuration cut off': (lambda folder: cut(folder / 'adapter_config.json', 0.5), 'no JSON'),

@@ -62,6 +62,17 @@ def test_a_jump_back_starts_anew():
     assert not limiter.allows(20 * MS, max_rate_hz=5e-324)
 
 
+@pytest.mark.parametrize('ms', [0, 5000])
+def test_stamps_that_stand_still_do_not_hold_frames_back(ms):
+    limiter = RateLimiter()
+    assert limiter.allows(ms * MS, max_rate_hz=10.0)
+    assert not limiter.allows((ms + 50) * MS, max_rate_hz=10.0)
+    assert [limiter.allows((ms + 50) * MS, max_rate_hz=10.0) for _ in range(3)] == [True] * 3
+    moving_ms = (ms + 80, ms + 140, ms + 160, ms + 260)
+    allowed = [limiter.allows(each * MS, max_rate_hz=10.0) for each in moving_ms]
+    assert allowed == [False, False, True, True]
+
+
 def test_a_raised_rate_acts_at_once():
     limiter = RateLimiter()
     assert limiter.allows(0, max_rate_hz=0.1)

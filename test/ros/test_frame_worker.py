@@ -85,18 +85,37 @@ class Bench:
         self.parameter_reads += 1
         return self.parameters
 
-    def put(self, second: int = 1, image: Image | CompressedImage | None = None) -> None:
-        """Hand over a frame and wait until the worker is done with it."""
+    def hand_over(self, second: int, image: Image | CompressedImage | None = None) -> None:
+        """Hand over a frame."""
         image = image or Image(height=4, width=6, encoding='mono8', step=6, data=bytes(24))
         image.header.stamp.sec = second
-        counters = self.counters
-        before = counters.published + counters.dropped_total + counters.unwanted
         self.worker.slot.put(Frame(image, received_s=time.monotonic()))
+
+    def put(self, second: int = 1, image: Image | CompressedImage | None = None) -> None:
+        """Hand over a frame and wait until the worker is done with it."""
+        before = self.done
+        self.hand_over(second, image)
+        self.wait_for(before + 1)
+
+    @property
+    def done(self) -> int:
+        """Frames that the worker is done with."""
+        return self.counters.published + self.counters.dropped_total + self.counters.unwanted
+
+    def wait_for(self, done: int) -> None:
+        """Wait until the worker is done with so many frames."""
         end_s = time.monotonic() + 10
-        while counters.published + counters.dropped_total + counters.unwanted == before:
+        while self.done < done:
             self.worker.check()
             assert time.monotonic() < end_s
             time.sleep(0.001)
+
+
+def calibration(*, fx: float, second: int = 0) -> CameraInfo:
+    """Return the camera_info of the bench's images."""
+    info = CameraInfo(width=6, height=4, k=[fx, 0, 2.5, 0, fx, 1.5, 0, 0, 1.0])
+    info.header.stamp.sec = second
+    return info
 
 
 @pytest.fixture
@@ -111,6 +130,27 @@ def test_depth_keeps_the_stamp_of_its_image(bench):
     ((topic, message),) = bench.publishers.sent
     assert (topic, message.header.stamp.sec) == ('depth/image', 7)
     assert list(np.frombuffer(message.data, np.float32)) == [2.0] * 24
+
+
+def test_an_image_that_waited_has_the_camera_info_of_its_own_time(bench):
+    bench.publishers.listened = {'depth/camera_info': 1}
+    infer, cameras = bench.estimator.infer, []
+
+    def wait_meanwhile(rgb: np.ndarray, camera: Any) -> DepthPrediction:
+        cameras.append(camera)
+        if len(cameras) == 1:
+            bench.hand_over(second=2)
+            for second, fx in ((2, 6.0), (3, 12.0)):
+                bench.worker.infos.add(calibration(fx=fx, second=second))
+        return infer(rgb, camera)
+
+    bench.estimator.infer = wait_meanwhile
+    bench.worker.infos.add(calibration(fx=5.0, second=1))
+    bench.hand_over(second=1)
+    bench.wait_for(2)
+    assert [camera.fx for camera in cameras] == [5.0, 6.0]
+    sent = [(info.header.stamp.sec, info.k[0]) for _, info in bench.publishers.sent]
+    assert sent == [(1, 5.0), (2, 6.0)]
 
 
 def test_depth_is_filtered_over_time_as_the_parameters_say(bench):
@@ -179,8 +219,7 @@ def test_a_failing_inference_drops_one_frame(bench, words, error):
 def test_a_failure_in_any_stage_drops_one_frame(bench, monkeypatch, stage, where, error):
     with monkeypatch.context() as patch:
         patch.setattr(where, Mock(side_effect=error))
-        info = CameraInfo(width=6, height=4, k=[5.0, 0, 2.5, 0, 5.0, 1.5, 0, 0, 1.0])
-        bench.worker.cameras.update(info)
+        bench.worker.infos.add(calibration(fx=5.0))
         bench.put()
     assert bench.counters.dropped == {stage: 1}
     assert (stage, f'Image dropped ({stage}): out of memory') in bench.warnings
@@ -296,6 +335,14 @@ def test_a_cloud_that_is_not_due_is_not_inferred_for(bench):
     for second in (1, 2, 3):
         bench.put(second)
     assert (bench.counters.processed, bench.counters.unwanted) == (2, 1)
+
+
+def test_clouds_whose_stamps_stand_still_are_not_held_back(bench):
+    bench.publishers.listened = {'points': 1}
+    bench.parameters = DepthNodeParameters(camera_info_timeout_s=0.0, points_max_rate_hz=0.5)
+    for _ in range(3):
+        bench.put(second=0)
+    assert (bench.counters.published, bench.counters.unwanted) == (3, 0)
 
 
 def test_what_cannot_be_sent_is_counted(bench):

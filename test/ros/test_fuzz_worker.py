@@ -30,6 +30,7 @@ import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from llm_mde_core import DepthEstimator
+from llm_mde_ros.camera_source import RecentInfos
 from llm_mde_ros.conversions import cloud_to_points
 from llm_mde_ros.extrinsics import FrameTransforms
 from llm_mde_ros.frame_counters import FrameCounters
@@ -91,7 +92,9 @@ class Inside:
     def send(self, image: Image | CompressedImage, info: CameraInfo | None) -> dict[str, Any]:
         """Return the outputs of an image; nothing when it was dropped with a sentence."""
         self.collector.sent, self.sentences = {}, []
-        self.worker.cameras.update(info)
+        self.worker.infos = RecentInfos()
+        if info is not None:
+            self.worker.infos.add(info)
         frame = Frame(image, received_s=time.monotonic())
         self.counters.count_received(frame)
         done = self.counters.published + self.counters.dropped_total + 1

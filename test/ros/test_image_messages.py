@@ -192,17 +192,21 @@ def test_cv_bridge_and_opencv_decode_alike(encoding):
         'return np.frombuffer(msg.data, np.uint8).reshape(msg.height, -1)',  # for ROS 1
         'raise KeyError(24)',  # for another OpenCV
         'os.abort()',  # for another NumPy
+        'time.sleep(600)',
     ],
 )
 def test_a_cv_bridge_that_does_not_work_is_not_used(tmp_path, monkeypatch, body):
     source = f"""
 import os
+import time
 import numpy as np
 class CvBridgeError(TypeError): pass
 class CvBridge:
     def imgmsg_to_cv2(self, msg, encoding):
         {body}
 """
+    if 'sleep' in body:
+        monkeypatch.setattr(image_messages, 'CHECK_TIMEOUT_S', 3.0)
     (tmp_path / 'cv_bridge.py').write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.split('.')[0] == 'cv_bridge']:

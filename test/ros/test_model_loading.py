@@ -8,6 +8,7 @@ from pathlib import Path
 import threading
 
 import pytest
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
@@ -104,6 +105,16 @@ def test_the_camera_is_announced_by_its_calibration(
 
 def test_no_camera_may_be_announced(camera_node: Node):
     assert announced_camera(camera_node, timeout_s=0.1, rectified=False) is None
+
+
+def test_a_camera_info_that_is_refused_does_not_stop_the_configuration(
+    camera_node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise rclpy_implementation.RCLError('topic not found in allow rule')
+
+    monkeypatch.setattr(Node, 'create_subscription', refuse)
+    assert announced_camera(camera_node, timeout_s=20.0, rectified=False) is None
 
 
 @pytest.mark.parametrize('zero', ['warm_up_width', 'warm_up_height'])

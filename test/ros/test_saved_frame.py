@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 import json
+import os
 from pathlib import Path
 import resource
 import signal
+import time
 
 from child_process import ChildProcess, kill, on_call
 import numpy as np
@@ -20,7 +22,7 @@ from llm_mde_core.geometry import Camera
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.frame_times import FrameTimes
 from llm_mde_ros.outputs import OutputSettings
-from llm_mde_ros.saved_frame import WorkedFrame, save_frame
+from llm_mde_ros.saved_frame import ABANDONED_AFTER_S, UNFINISHED, WorkedFrame, save_frame
 
 FILES = {'camera_info.yaml', 'cloud.ply', 'color.png', 'depth.npy', 'depth.png', 'info.json'}
 
@@ -81,13 +83,23 @@ def test_the_calibration_can_be_read_again(tmp_path: Path):
 @pytest.mark.parametrize(
     'moment', [('write_bytes', 1), ('write_bytes', 3), ('write_text', 1), ('rename', 1)]
 )
-def test_a_kill_leaves_no_half_of_a_frame(tmp_path: Path, moment: tuple[str, int]):
+def test_a_kill_leaves_no_half_of_a_frame_and_what_it_leaves_is_removed_later(
+    tmp_path: Path, moment: tuple[str, int]
+):
     def save() -> None:
         on_call(Path, *moment, kill)
         save_frame(frame_of(np.full((4, 6), 2.0, np.float32)), folder=tmp_path, about={})
 
     assert ChildProcess(save).end()[0] == -signal.SIGKILL
-    assert not list(tmp_path.glob('frame_*'))
+    (abandoned,) = files_of(tmp_path)
+    assert abandoned.startswith(UNFINISHED)
+    frame = frame_of(np.full((4, 6), 2.0, np.float32))
+    first = save_frame(frame, folder=tmp_path, about={})
+    assert files_of(tmp_path) == {abandoned, first.name}  # another node may be writing it
+    long_ago_s = time.time() - ABANDONED_AFTER_S - 1
+    os.utime(tmp_path / abandoned, (long_ago_s, long_ago_s))
+    second = save_frame(frame, folder=tmp_path, about={})
+    assert files_of(tmp_path) == {first.name, second.name}
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path):

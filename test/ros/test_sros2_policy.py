@@ -7,7 +7,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 
+from llm_mde_ros.announced_camera import announced_camera
 from llm_mde_ros.sros2_policy import sros2_policy
 from llm_mde_ros.topics import OUTPUTS
 
@@ -60,6 +63,26 @@ def test_a_policy_denies_what_it_does_not_name(namespace: str) -> None:
     text = [element.text or '' for element in policy.iter()]
     assert 'DENY' not in values  # the default of sros2
     assert not any('*' in word for word in [*values, *text])
+
+
+def test_the_node_that_hears_of_the_camera_has_no_more_than_is_allowed(
+    camera_node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the same enclave, under a name that the policy does not know."""
+    names, add_node = [], SingleThreadedExecutor.add_node
+
+    def watched(executor: SingleThreadedExecutor, node: Node) -> None:
+        names.append(node.get_name())
+        published = {publisher.topic_name for publisher in node.publishers}
+        subscribed = {subscription.topic_name for subscription in node.subscriptions}
+        assert published <= allowed(FILE.read_text(), 'topic', 'publish')
+        assert subscribed == {'/camera_info'} & allowed(FILE.read_text(), 'topic', 'subscribe')
+        assert not [*node.services, *node.clients]
+        add_node(executor, node)
+
+    monkeypatch.setattr(SingleThreadedExecutor, 'add_node', watched)
+    announced_camera(camera_node, timeout_s=0.0, rectified=False)
+    assert 'camera_configuring' in names
 
 
 def test_it_is_what_a_running_node_has(

@@ -1,0 +1,13 @@
+"""Text from elsewhere, as the log and messages of ROS can take it."""
+
+from __future__ import annotations
+
+
+def in_utf8(text: str) -> str:
+    """
+    Return the text with escapes for what UTF-8 cannot say; the log and messages raise at it.
+
+    The names of files may have any bytes, and the text of JSON halves of a character: both are
+    lone surrogates in Python, and come along in the text of errors.
+    """
+    return text.encode(errors='backslashreplace').decode()
