@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros.conftest import calibration
+from ros.conftest import calibration, stamp_ns_of
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from llm_mde_ros.conversions import image_to_depth
@@ -79,6 +79,17 @@ def test_an_image_gives_every_output_with_its_stamp_and_frame(robot: Any, rgb: n
 
 
 @pytest.mark.skipif(DepthStats is None, reason='llm_mde_msgs is not installed')
+def test_one_output_per_image_at_a_rate_that_the_machine_can_hold(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/image')
+    skipped, dropped = robot.count('skipped'), robot.count('dropped')
+    stamps_ns = []
+    for _ in range(25):
+        stamps_ns.append(robot.show(rgb))
+        robot.answer('depth/image', stamps_ns[-1])
+    assert [stamp_ns_of(message) for message in robot.received['depth/image']] == stamps_ns
+    assert (robot.count('skipped'), robot.count('dropped')) == (skipped, dropped)
+
+
 def test_stats_tell_the_stages_and_the_prompt(robot: Any, rgb: np.ndarray):
     robot.listen('stats')
     stats = robot.answer('stats', robot.show(rgb))
