@@ -32,6 +32,7 @@ from llm_mde_core.model import LLMMDEForDepthEstimation
 from llm_mde_core.model_files import find_model
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_core.prompt import CLASS_WORDS, decode_prompt
+from llm_mde_core.threads import fewest_threads, using_threads
 
 LOADING = threading.Lock()  # transformers changes what all threads share: torch's default dtype
 KEPT_FRAMES = 8  # of cameras; a zoom lens has a new one with every step
@@ -61,6 +62,7 @@ class DepthEstimator:
         lay_out(self.model, dtype=PRECISIONS[self.precision])
         self.processor = LLMMDEImageProcessor.from_config(model.config)
         self._frames: dict[tuple[Fit, int, int], RunFrame] = {}
+        self._threads = 0  # of torch on a CPU; 0: as many as it uses anyway
 
     @classmethod
     def from_pretrained(
@@ -124,7 +126,7 @@ class DepthEstimator:
 
         size = {'height': camera.height, 'width': camera.width}
         fit = self.processor.fit(**size, focal_px=camera.focal_px)
-        with self._autocast():
+        with using_threads(self._threads or torch.get_num_threads()), self._autocast():
             output = self._run(image, camera, fit)
         self._wait()
         estimated = time.perf_counter()
@@ -140,11 +142,19 @@ class DepthEstimator:
         )
 
     def warm_up(self, camera: Camera) -> float:
-        """Run, and first compile, one black frame of this camera; return the seconds it took."""
+        """
+        Run, and first compile, black frames of this camera; return the seconds it took.
+
+        On a CPU it finds out how many of torch's threads are worth using, and uses no more.
+        """
         if isinstance(self.model, ExportedNetwork):
             camera = self.model.origin.camera  # it takes no other size
+        black = np.zeros((camera.height, camera.width, 3), np.uint8)
         start = time.perf_counter()
-        self.infer(np.zeros((camera.height, camera.width, 3), np.uint8), camera)
+        self.infer(black, camera)
+        if self.device.type == 'cpu' and not isinstance(self.model, ExportedNetwork):
+            self._threads = 0
+            self._threads = fewest_threads(lambda: self.infer(black, camera))
         return time.perf_counter() - start
 
     @property
@@ -170,6 +180,7 @@ class DepthEstimator:
             'model': self.name,
             'device': str(self.device),
             'precision': self.precision,
+            'threads': self._threads or torch.get_num_threads(),
             'vision': config.vision_config.model_type,
             'language': 'none'
             if config.language == 'none'

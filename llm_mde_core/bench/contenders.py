@@ -87,6 +87,7 @@ def _is_random(model: str) -> bool:
 def _estimator_frame(case: Case) -> Contender:
     estimator = _exported(case) if case.compile == 'onnx' else _estimator_of(case)
     camera, rgb = camera_of(case), image_of(case)
+    estimator.warm_up(camera)
 
     def run() -> Stages:
         start = time.perf_counter()

@@ -36,6 +36,7 @@ from llm_mde_core.bench.clock import Stages, wait_for
 from llm_mde_core.config import LLMMDEConfig
 from llm_mde_core.image import Fit, LLMMDEImageProcessor
 from llm_mde_core.model_files import CHECKPOINTS
+from llm_mde_core.threads import fewest_threads, using_threads
 
 
 def authors(case: Case) -> Contender:
@@ -56,7 +57,7 @@ def depth_anything(case: Case) -> Contender:
     """
     Run Depth Anything with an input of the size that `tiny` gets, in its own patches.
 
-    The image is shrunk as for `tiny`: what is compared are the networks.
+    The image is shrunk and threads are chosen as for `tiny`: what is compared are the networks.
     """
     fit = _fit_of('tiny', case)
     patch = 14
@@ -69,7 +70,14 @@ def depth_anything(case: Case) -> Contender:
     def depth(pixels: torch.Tensor) -> torch.Tensor:
         return network(pixels).predicted_depth[:, None]
 
-    return Contender(_staged(case, depth, whole.to_network), (width, height))
+    run = _staged(case, depth, whole.to_network)
+    threads = fewest_threads(run) if case.device == 'cpu' else torch.get_num_threads()
+
+    def run_as_tiny_does() -> Stages:
+        with using_threads(threads):
+            return run()
+
+    return Contender(run_as_tiny_does, (width, height))
 
 
 def _fit_of(preset: str, case: Case) -> Fit:
