@@ -252,14 +252,20 @@ def _tiny() -> dict[str, Any]:
             patch_size=1,
             image_size=16,
         ),
-        language_config=BertConfig(
+        # Norms before, not after its layers: trained from random weights with norms after them
+        # it came to say the same for every patch.
+        language_config=GPT2Config(
             vocab_size=4096,
-            hidden_size=192,
-            num_hidden_layers=3,
-            num_attention_heads=6,
-            intermediate_size=576,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            n_positions=512,
+            n_embd=192,
+            n_layer=3,
+            n_head=6,
+            n_inner=576,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=None,
+            eos_token_id=None,
         ),
         language='random',
         stem_channels=(24, 48, 96, 128),

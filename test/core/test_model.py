@@ -348,7 +348,7 @@ def test_presets_have_the_published_parts(preset: str) -> None:
     expected = {
         'paper': ('vit', 768, 16, 'bert', 768, 1000),
         'small': ('dinov2', 384, 14, 'gpt2', 768, 1000),
-        'tiny': ('vit', 192, 16, 'bert', 192, 128),
+        'tiny': ('vit', 192, 16, 'gpt2', 192, 128),
     }[preset]
     vision, language = config.vision_config, config.language_config
     assert expected == (
