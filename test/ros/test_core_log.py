@@ -3,10 +3,14 @@
 import logging
 from types import SimpleNamespace
 
+import pytest
+
 from llm_mde_ros.core_log import core_log
 
 
-def test_the_log_of_the_core_is_handed_on() -> None:
+def test_the_log_of_the_core_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest would report what it hears, and its workers send nothing that is no UTF-8.
+    monkeypatch.setattr(logging.getLogger('llm_mde_core'), 'propagate', False)
     infos: list[str] = []
     warnings: list[str] = []
     core = logging.getLogger('llm_mde_core.compiled')
