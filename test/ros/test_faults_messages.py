@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import math
 import struct
+import time
 from typing import Any
 
 import cv2
@@ -21,6 +22,7 @@ from llm_mde_ros.conversions import (
     image_to_depth,
     packed_points,
 )
+from llm_mde_ros.depth_node import WARN_PERIOD_S
 
 OUTPUTS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
 NAN = math.nan
@@ -74,6 +76,21 @@ def test_a_faulty_image(robot: Any, rgb: np.ndarray, fault: str):
         robot.camera(Image, 'image').publish(image)
 
     refuses(robot, rgb, send, reason='image', words=words)
+
+
+def test_many_faulty_images_are_few_lines_of_the_log(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/image')
+    dropped, started_s = robot.count('dropped: image'), time.monotonic()
+    lines = robot.under_test.text().count('Image dropped (image)')
+    for _ in range(12):
+        image = robot.image(rgb)
+        image.encoding = 'rgb9'
+        before = robot.count('dropped: image')
+        robot.camera(Image, 'image').publish(image)
+        robot.wait_for(lambda before=before: robot.count('dropped: image') > before, 'drop')
+    assert robot.count('dropped: image') == dropped + 12
+    lines = robot.under_test.text().count('Image dropped (image)') - lines
+    assert lines <= 1 + (time.monotonic() - started_s) / WARN_PERIOD_S
 
 
 def of_size(data: bytes, width: int, height: int) -> bytes:
