@@ -80,21 +80,30 @@ class AdapterRequests:
             load=partial(load_model, wanted, self._node.get_logger()),
             camera=self._node.model.camera or expected_camera(wanted) or ANY_CAMERA,
             done=end,
+            went_back=self._tell_went_back,
         )
         self._swap.start(request)
 
     def _tell(self, problem: str) -> None:
         """Say what came of a request: in the log, and the parameter what serves now."""
-        node, adapter = self._node, self._node.model.adapter
+        node = self._node
         if self._swap.problem:
             node.get_logger().error(problem)
         elif problem:  # withdrawn, which was asked for
             node.get_logger().info(problem)
         else:
-            node.get_logger().info(f'Serving with adapter {adapter or "none"}.')
+            node.get_logger().info(f'Serving with adapter {node.model.adapter or "none"}.')
             for warning in node.model.loaded.warnings:
                 node.get_logger().warning(warning)
-            if node.worker is not None:
-                node.worker.reset_filters()
-        if node.settings.adapter != adapter:
-            node.set_parameters([Parameter('adapter', value=adapter)])
+        self._show_serving()
+
+    def _tell_went_back(self, problem: str) -> None:
+        """Say that an adapter served, and why it no longer does."""
+        self._node.get_logger().error(in_utf8(problem))
+        if not self._swap.loading:  # otherwise the parameter says already what is being loaded
+            self._show_serving()
+
+    def _show_serving(self) -> None:
+        """Let the parameter say what serves."""
+        if self._node.settings.adapter != self._node.model.adapter:
+            self._node.set_parameters([Parameter('adapter', value=self._node.model.adapter)])

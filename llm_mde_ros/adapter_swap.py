@@ -34,12 +34,17 @@ EXPECTED_ERRORS = (OSError, ValueError, RuntimeError)  # RuntimeError: torch, ou
 
 @dataclass(eq=False)
 class Request:
-    """Somebody wants an adapter to serve; `done` is told why it does not, or nothing: ''."""
+    """
+    Somebody wants an adapter to serve; `done` is told why it does not, or nothing: ''.
+
+    `went_back` is told, after that, when it served but could not answer its first images.
+    """
 
     adapter: str  # folder; empty: none
     load: Callable[[], LoadedModel]
     camera: Camera  # of the test image
     done: Callable[[str], None]
+    went_back: Callable[[str], None]
     withdrawn: threading.Event = field(default_factory=threading.Event)
 
 
@@ -89,13 +94,25 @@ class AdapterSwap:
         error = trial.exception()
         # Whatever a damaged adapter made peft or torch raise: what serves goes on.
         if error is None:
-            self._model.serve(trial.result())
+            self._model.serve(
+                trial.result(),
+                failed=lambda reason: self._deliver(partial(self._go_back, request, reason)),
+            )
         else:
             kind = '' if isinstance(error, EXPECTED_ERRORS) else f'{type(error).__name__}: '
             reason = f'{kind}{error}'.rstrip('.')
             self.problem = f'{_named(request.adapter)} cannot serve: {reason}.'
         self._request = None
         request.done(self.problem)
+
+    def _go_back(self, request: Request, reason: str) -> None:
+        problem = (
+            f'{_named(request.adapter)} failed at its first images: {reason.rstrip(".")}. '
+            f'{_named(self._model.adapter)} serves again.'
+        )
+        if self._request is None:
+            self.problem = problem
+        request.went_back(problem)
 
 
 def _load_and_test(request: Request, model: ServedModel) -> LoadedModel:

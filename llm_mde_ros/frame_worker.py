@@ -20,6 +20,7 @@ from llm_mde_ros.frame_error import FrameError, stage
 from llm_mde_ros.frame_slot import Frame, FrameSlot, RateLimiter
 from llm_mde_ros.frame_times import FrameTimes
 from llm_mde_ros.live_accuracy import LiveAccuracy
+from llm_mde_ros.model_loading import LoadedModel
 from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.outputs import make_outputs, published_depth
 from llm_mde_ros.parameters import DepthNodeParameters
@@ -47,6 +48,7 @@ class FrameWorker:
         self.cameras = CameraSource()
         self.filters = DepthFilters()
         self._estimator = estimator
+        self._used: LoadedModel | None = None  # for the last frame
         self._publishers = publishers
         self._counters = counters
         self._accuracy = accuracy
@@ -143,7 +145,7 @@ class FrameWorker:
                     header=frame.message.header,
                     counters=self._counters,
                     times=times,
-                    made_by=self._estimator.made_by,
+                    made_by=self._used,
                     calibrated=not self.cameras.warning,
                     accuracy=self._accuracy,
                 )
@@ -173,6 +175,9 @@ class FrameWorker:
         times.end('camera')
         with stage('inference'), self._counters.busy():
             prediction = self._estimator.infer(rgb, camera)
+        if self._estimator.used is not self._used:  # nothing of another model goes on
+            self._used = self._estimator.used
+            self.reset_filters()
         times.end_all(prediction.stage_s)
         self._counters.processed += 1
         settings = parameters.reference_settings

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+import gc
 from pathlib import Path
 from queue import Queue
 from threading import Event, Lock
 from types import SimpleNamespace
 from typing import Any
+import weakref
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from llm_mde_ros.model_loading import (
     load_model,
 )
 from llm_mde_ros.parameters import DepthNodeParameters
-from llm_mde_ros.served_model import OUT_OF_MEMORY, ServedModel
+from llm_mde_ros.served_model import OUT_OF_MEMORY, TRIAL_FRAMES, ServedModel
 
 CAMERA = Camera.from_hfov(width=8, height=6, hfov_deg=60.0)
 RGB = np.zeros((6, 8, 3), np.uint8)
@@ -66,13 +68,13 @@ class Bench:
 
     def __init__(self) -> None:
         self.model = ServedModel(cpu_fallback=lambda: False)
-        self.old, self.told = LoadedModel(Estimator(), 'old'), []
+        self.old, self.told, self.went_back = LoadedModel(Estimator(), 'old'), [], []
         self.model.serve(self.old)
         self.calls: Queue[Callable[[], None]] = Queue()
         self.swap = AdapterSwap(self.model, deliver=self.calls.put)
 
     def start(self, load: Callable[[], LoadedModel]) -> None:
-        self.swap.start(Request('new', load, CAMERA, self.told.append))
+        self.swap.start(Request('new', load, CAMERA, self.told.append, self.went_back.append))
 
     def finish(self) -> None:
         """Take what the thread hands over."""
@@ -82,6 +84,10 @@ class Bench:
         self.start(lambda: LoadedModel(new, 'new'))
         self.finish()
         return self.model.adapter
+
+    def depth_m(self) -> float:
+        """Return what a real image gets."""
+        return float(self.model.infer(RGB, CAMERA).depth[0, 0])
 
 
 @pytest.fixture
@@ -118,7 +124,7 @@ def test_a_real_network_whose_depth_is_at_its_bound_everywhere_does_not_serve(
         DepthEstimator.from_pretrained(tiny_model_dir, device='cpu', compile='off')
         for _ in range(2)
     )
-    request = Request('new', lambda: None, CAMERA, print)
+    request = Request('new', lambda: None, CAMERA, print, print)
     compare(serving, serving, request=request, turn=Lock())
     candidate.model.head.out[-1].bias[0] += pushed
     with pytest.raises(ValueError, match='in only 0% of a test image'):
@@ -191,7 +197,7 @@ def test_a_request_that_is_withdrawn_changes_nothing_and_holds_nothing_up(bench:
 
 def test_a_test_that_is_withdrawn_ends_at_once(bench: Bench):
     new = Estimator(seconds=(9.0,))
-    request = Request('new', lambda: LoadedModel(new, 'new'), CAMERA, bench.told.append)
+    request = Request('new', lambda: LoadedModel(new, 'new'), CAMERA, bench.told.append, print)
     infer = new.infer
 
     def withdraw(rgb: np.ndarray, camera: Camera) -> DepthPrediction:
@@ -243,6 +249,115 @@ def test_the_test_images_are_black_white_and_coloured():
     assert images[1].min() == 255
     assert len(np.unique(images[2].reshape(-1, 3), axis=0)) == 48
     assert not np.array_equal(images[2], images[3])
+
+
+# The first images of a new one
+
+
+@pytest.mark.parametrize('image', range(TRIAL_FRAMES))
+@pytest.mark.parametrize(
+    ('error', 'depth_m', 'reason'),
+    [
+        (KeyError(7), 3.0, 'KeyError: 7'),
+        (None, float('nan'), 'it saw no depth where what served before it does'),
+    ],
+)
+def test_one_that_fails_at_its_first_images_goes_and_no_image_is_lost(
+    bench: Bench, image: int, error: Exception | None, depth_m: float, reason: str
+):
+    new = Estimator(depth_m=3.0)
+    assert bench.serving_after(new) == 'new'
+    assert [bench.depth_m() for _ in range(image)] == [3.0] * image
+    new.errors += [error] if error else []
+    new.depth = torch.full((6, 8), depth_m)
+    assert bench.depth_m() == 2.0
+    assert bench.model.used is bench.model.loaded is bench.old
+    bench.finish()
+    told = f'The adapter new failed at its first images: {reason}. The adapter old serves again.'
+    assert (bench.swap.problem, bench.told, bench.went_back) == (told, [''], [told])
+    assert bench.depth_m() == 2.0
+    assert bench.serving_after(Estimator(depth_m=4.0)) == 'new'
+    assert (bench.swap.problem, bench.depth_m()) == ('', 4.0)
+
+
+def test_one_that_has_answered_its_first_images_stays_and_the_old_one_is_let_go(bench: Bench):
+    new = Estimator(depth_m=3.0)
+    old, bench.old = weakref.ref(bench.old.estimator), None
+    assert bench.serving_after(new) == 'new'
+    assert {bench.depth_m() for _ in range(TRIAL_FRAMES - 1)} == {3.0}
+    assert old() is not None
+    bench.depth_m()
+    gc.collect()
+    assert old() is None
+    new.errors.append(KeyError(7))
+    with pytest.raises(KeyError):
+        bench.depth_m()
+    assert (bench.depth_m(), bench.went_back) == (3.0, [])
+
+
+def test_an_image_that_the_old_one_cannot_answer_either_is_no_fault_of_the_new_one(bench: Bench):
+    new = Estimator(depth_m=3.0)
+    assert bench.serving_after(new) == 'new'
+    for estimator in (new, bench.old.estimator):
+        estimator.errors.append(ValueError('no image'))
+    with pytest.raises(ValueError, match='no image'):
+        bench.depth_m()
+    dark = torch.full((6, 8), float('nan'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(new, 'depth', dark)
+        patch.setattr(bench.old.estimator, 'depth', dark)
+        assert np.isnan(bench.depth_m())
+    assert (bench.depth_m(), bench.model.adapter) == (3.0, 'new')
+
+
+def test_after_one_on_trial_failed_its_successor_goes_back_to_what_was_proven(bench: Bench):
+    assert bench.serving_after(Estimator(depth_m=3.0)) == 'new'
+    newest = Estimator(depth_m=4.0)
+    assert bench.serving_after(newest) == 'new'
+    newest.errors.append(KeyError(7))
+    assert bench.depth_m() == 2.0
+
+
+def test_one_that_goes_while_another_is_loaded_does_not_disturb_it(bench: Bench):
+    new, go_on = Estimator(depth_m=3.0), Event()
+    assert bench.serving_after(new) == 'new'
+
+    def load() -> LoadedModel:
+        assert go_on.wait(60)
+        return LoadedModel(Estimator(depth_m=4.0), 'newest')
+
+    bench.start(load)
+    new.errors.append(KeyError(7))
+    assert bench.depth_m() == 2.0
+    bench.finish()
+    assert (len(bench.went_back), bench.swap.problem) == (1, '')
+    go_on.set()
+    bench.finish()
+    assert (bench.model.adapter, bench.depth_m()) == ('newest', 4.0)
+
+
+def test_without_memory_for_two_the_old_one_is_let_go_and_the_new_one_stays(bench: Bench):
+    bench.model._cpu_fallback = lambda: True
+    new = Estimator(depth_m=3.0)
+    assert bench.serving_after(new) == 'new'
+    new.errors.append(torch.OutOfMemoryError('CUDA out of memory'))
+    with pytest.raises(torch.OutOfMemoryError):
+        bench.depth_m()
+    assert bench.model.error == OUT_OF_MEMORY
+    assert bench.depth_m() == 3.0
+    new.errors.append(KeyError(7))
+    with pytest.raises(KeyError):
+        bench.depth_m()
+
+
+def test_what_let_go_of_its_model_does_not_go_back_to_another(bench: Bench):
+    bench.serving_after(Estimator(depth_m=3.0))
+    bench.model.serve(None)
+    loaded = Estimator(depth_m=5.0)
+    bench.model.serve(LoadedModel(loaded))
+    loaded.errors.append(KeyError(7))
+    with pytest.raises(KeyError):
+        bench.depth_m()
 
 
 # Out of memory

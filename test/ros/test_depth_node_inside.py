@@ -177,6 +177,7 @@ class SlowLoad:
 
     def __init__(self) -> None:
         self.begun, self.go_on = Event(), Event()
+        self.errors: list[Exception] = []  # of what is loaded, one for each image
 
     def __call__(self, parameters: DepthNodeParameters, _log: Any) -> LoadedModel:
         self.begun.set()
@@ -184,6 +185,7 @@ class SlowLoad:
         self.begun.clear()
         estimator = SlowEstimator(depth_m=3.0)
         estimator.let_go.set()
+        self.errors = estimator.errors
         return LoadedModel(estimator, parameters.adapter)
 
 
@@ -265,6 +267,31 @@ def test_the_node_goes_on_while_an_adapter_is_loaded_and_whatever_happens_to_it(
     assert robot.transition('inactive_shutdown')
     assert robot.state() == 'finalized'
     assert adapter() == 'nobody waits for it'
+
+
+def test_an_adapter_that_fails_at_a_real_image_leaves_it_to_what_served_before(
+    robot: Any, load: SlowLoad, rgb: np.ndarray
+):
+    def facts() -> dict[str, Any]:
+        return json.loads(robot.ask('info').message)
+
+    robot.wait_for(lambda: robot.state() == 'active', 'active node')
+    robot.listen('depth/image')
+    load.go_on.set()
+    assert robot.set_parameter('adapter', 'first').successful
+    robot.wait_for(lambda: facts()['model']['adapter'] == 'first', 'adapter')
+    load.errors.append(KeyError(7))
+    message = robot.answer('depth/image', robot.show(rgb))
+    assert set(np.frombuffer(message.data, np.float32)) == {np.float32(2.0)}
+    robot.wait_for(lambda: facts()['parameters']['adapter'] == '', 'parameter')
+    assert facts()['model']['adapter'] == 'none'
+    told = (
+        'The adapter first failed at its first images: KeyError: 7. '
+        'The model without an adapter serves again.'
+    )
+    robot.wait_for(lambda: robot.told('model') == told, 'diagnostics')
+    assert robot.statuses['model'].level == b'\1'
+    assert robot.count('dropped: inference') == 0
 
 
 def test_a_bad_parameter_at_the_start_ends_the_process_with_a_sentence(

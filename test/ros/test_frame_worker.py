@@ -20,6 +20,7 @@ from llm_mde_ros.frame_slot import Frame
 from llm_mde_ros.frame_times import STAGES
 from llm_mde_ros.frame_worker import FrameWorker
 from llm_mde_ros.live_accuracy import LiveAccuracy
+from llm_mde_ros.model_loading import LoadedModel
 from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.stats import DepthStats
 
@@ -30,8 +31,11 @@ class Estimator:
     def __init__(self) -> None:
         self.errors: deque[Exception] = deque()
         self.depth_m = 2.0
-        self.made_by = 'fake', ''
+        self.used = LoadedModel(self)
         self.read_prompt = lambda: ('near', 'A wall.')
+
+    def info(self) -> dict[str, str]:
+        return {'model': 'fake'}
 
     def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
         if self.errors:
@@ -324,6 +328,18 @@ def test_filters_begin_anew(bench):
     bench.put(second=1)
     bench.estimator.depth_m = 2.2
     bench.worker.reset_filters()
+    bench.put(second=2)
+    message = bench.publishers.sent[-1][1]
+    assert set(np.frombuffer(message.data, np.float32)) == {np.float32(2.2)}
+
+
+def test_nothing_of_another_model_is_smoothed_into_the_depth(bench):
+    bench.parameters = DepthNodeParameters(
+        camera_info_timeout_s=0.0, filters_temporal_enable=True, filters_temporal_time_s=1.0
+    )
+    bench.put(second=1)
+    bench.estimator.depth_m = 2.2
+    bench.estimator.used = LoadedModel(bench.estimator, 'another')
     bench.put(second=2)
     message = bench.publishers.sent[-1][1]
     assert set(np.frombuffer(message.data, np.float32)) == {np.float32(2.2)}
