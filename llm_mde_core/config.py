@@ -42,7 +42,8 @@ class LLMMDEConfig(PretrainedConfig):
     weights. A name alone brings its configuration.
 
     A stem of convolutions (`stem_channels`, one entry per halving of the resolution) may come
-    before the transformer; its `patch_size` is then 1 and the stem's last map is what it reads.
+    before the transformer; its `patch_size` is then 1, the stem's last map is what it reads, and
+    finer ones of the stem join in the head instead of the layers `vision_levels`.
 
     Ablations: `language` ('pretrained', 'random', 'none'), `prompt` ('adaptive', 'fixed',
     'shuffled'), `value_is_key` (the prototypes' keys are their values too, as in the authors'
@@ -67,7 +68,7 @@ class LLMMDEConfig(PretrainedConfig):
         vision_name: str = '',
         language_name: str = '',
         stem_channels: tuple[int, ...] = (),
-        vision_levels: tuple[int, ...] = (3, 6, 9),
+        vision_levels: tuple[int, ...] = (3, 6),
         num_prototypes: int = 1000,
         reprogramming_heads: int = 8,
         reprogramming_head_dim: int = 128,
@@ -153,8 +154,8 @@ class LLMMDEConfig(PretrainedConfig):
                 'a stem needs a vision encoder with patch_size 1, '
                 f'not {self.vision_config.patch_size}'
             )
-        if len(self.vision_levels) != 3:
-            raise ValueError(f'vision_levels must name three layers, not {self.vision_levels}')
+        if len(self.vision_levels) != 2:
+            raise ValueError(f'vision_levels must name two layers, not {self.vision_levels}')
         layers = self.vision_config.num_hidden_layers
         if not all(1 <= level <= layers for level in self.vision_levels):
             raise ValueError(f'vision_levels {self.vision_levels} must lie in 1 to {layers}')
@@ -261,6 +262,7 @@ def _tiny() -> dict[str, Any]:
             n_layer=3,
             n_head=6,
             n_inner=576,
+            activation_function='gelu',
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
@@ -269,7 +271,7 @@ def _tiny() -> dict[str, Any]:
         ),
         language='random',
         stem_channels=(24, 48, 96, 128),
-        vision_levels=(2, 4, 6),
+        vision_levels=(2, 4),
         num_prototypes=128,
         reprogramming_heads=6,
         reprogramming_head_dim=32,

@@ -22,14 +22,19 @@ LENS_RANGE = 4.0
 
 
 class DepthHead(nn.Module):
-    """ResNet blocks from the grid up to four times the grid; a level of vision joins at each."""
+    """
+    ResNet blocks from the grid up to four times the grid, where finer levels of vision join.
+
+    The grid itself has the tokens alone: what is coarse comes from the language model, which
+    would not be heard beside the vision encoder's last layer.
+    """
 
     def __init__(
         self,
         config: LLMMDEConfig,
         *,
         token_dim: int,
-        level_channels: tuple[int, int, int],
+        level_channels: tuple[int, int],
         pyramid: bool,
     ) -> None:
         super().__init__()
@@ -38,12 +43,12 @@ class DepthHead(nn.Module):
         self.log_max = math.log(config.max_depth_m * LENS_RANGE)
         self.norm = nn.LayerNorm(token_dim)
         self.from_tokens = nn.Conv2d(token_dim, dim, kernel_size=1)
-        enlarge = (1, 1, 1) if pyramid else (4, 2, 1)
+        enlarge = (1, 1) if pyramid else (4, 2)
         self.from_levels = nn.ModuleList(
             nn.ConvTranspose2d(channels, dim, kernel_size=times, stride=times)
             for channels, times in zip(level_channels, enlarge, strict=True)
         )
-        self.blocks = nn.ModuleList(ResidualBlock(dim) for _ in level_channels)
+        self.blocks = nn.ModuleList(ResidualBlock(dim) for _ in range(3))
         self.out = nn.Sequential(
             nn.GroupNorm(8, dim),
             nn.Conv2d(dim, dim // 2, kernel_size=3, padding=1),
@@ -55,17 +60,20 @@ class DepthHead(nn.Module):
         self, tokens: torch.Tensor, levels: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Read tokens (B, h·w, D) and levels, fine to coarse, at 4, 2 and 1 times the grid.
+        Read tokens (B, h·w, D) and levels, which are, or become, 4 and 2 times as large as the grid.
 
         Returns canonical depth in metres and the logarithm of the spread of its logarithm (the
         scale of a Laplace distribution), both (B, 1, 4h, 4w).
         """
-        rows, columns = levels[-1].shape[-2:]
+        fine, finer = (
+            enlarge(level)
+            for enlarge, level in zip(reversed(self.from_levels), reversed(levels), strict=True)
+        )
+        rows, columns = (side // 2 for side in fine.shape[-2:])
         grid = self.norm(tokens).transpose(1, 2).unflatten(2, (rows, columns))
-        joined = [enlarge(level) for enlarge, level in zip(self.from_levels, levels, strict=True)]
-        features = self.blocks[2](self.from_tokens(grid) + joined[2])  # (B, C, h, w)
-        features = self.blocks[1](_double(features) + joined[1])  # (B, C, 2h, 2w)
-        features = self.blocks[0](_double(features) + joined[0])  # (B, C, 4h, 4w)
+        features = self.blocks[2](self.from_tokens(grid))  # (B, C, h, w)
+        features = self.blocks[1](_double(features) + fine)  # (B, C, 2h, 2w)
+        features = self.blocks[0](_double(features) + finer)  # (B, C, 4h, 4w)
         features = self.out[:-1](features).float()
         # The range of depth spans two decades, too many for the few digits of bf16.
         with _full_precision(features.device.type):

@@ -1,5 +1,5 @@
 """
-Vision encoder: patch tokens on their grid and three feature levels, from any ViT of transformers.
+Vision encoder: patch tokens on their grid and two finer levels, from any ViT of transformers.
 
 Shapes: B batch, H and W pixels of the network's input, h = H / patch and w = W / patch the
 grid, N = h·w tokens, Dv width of the encoder.
@@ -45,16 +45,16 @@ class VisionEncoder(nn.Module):
 
         width = config.vision_config.hidden_size
         stem = config.stem_channels
-        self.level_channels = (stem[-3], stem[-2], width) if stem else (width, width, width)
+        self.level_channels = (stem[-3], stem[-2]) if stem else (width, width)
         self.levels_are_a_pyramid = bool(stem)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """
         Turn normalised pixels (B, 3, H, W) into patch tokens and levels.
 
-        Returns tokens (B, N, Dv) in row-major order of the grid, and three maps, fine to
-        coarse: with a stem at 4, 2 and 1 times the grid, otherwise all on the grid (the head
-        enlarges them).
+        Returns tokens (B, N, Dv) in row-major order of the grid, and two maps, finer first: with a
+        stem two of its own, at 4 and 2 times the grid, otherwise two layers on the grid, which
+        the head enlarges.
         """
         rows, columns = (side // self.patch_px for side in pixels.shape[-2:])
         details = []
@@ -65,14 +65,14 @@ class VisionEncoder(nn.Module):
 
         # [CLS], registers … come first; the patches are the last N tokens.
         patches = output.last_hidden_state[:, -rows * columns :]  # (B, N, Dv)
+        if self.stem is not None:
+            return patches, details[-3:-1]
         maps = [
             tokens_to_grid(
                 output.hidden_states[layer][:, -rows * columns :], rows=rows, columns=columns
             )
             for layer in self.level_layers
         ]
-        if self.stem is not None:
-            maps = [details[-3], details[-2], maps[-1]]
         return patches, maps
 
 

@@ -43,7 +43,7 @@ def small_config(**overrides: object) -> LLMMDEConfig:
             num_attention_heads=2,
             intermediate_size=32,
         ),
-        vision_levels=(1, 2, 3),
+        vision_levels=(1, 2),
         num_prototypes=10,
         reprogramming_heads=2,
         reprogramming_head_dim=8,

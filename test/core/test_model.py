@@ -52,7 +52,7 @@ def test_every_vision_family(tokenizer: PreTrainedTokenizerBase, vision: object)
     assert output.predicted_depth.shape == (2, 48, 64)
     patches, levels = model.vision(images())
     assert patches.shape == (2, 12, 32)
-    assert [tuple(level.shape) for level in levels] == [(2, 32, 3, 4)] * 3
+    assert [tuple(level.shape) for level in levels] == [(2, 32, 3, 4)] * 2
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_stem_feeds_the_transformer_and_the_head(tokenizer: PreTrainedTokenizerB
     assert model.config.patch_px == 16
     patches, levels = model.vision(images())
     assert patches.shape == (2, 12, 32)
-    assert [tuple(level.shape[1:]) for level in levels] == [(16, 12, 16), (24, 6, 8), (32, 3, 4)]
+    assert [tuple(level.shape[1:]) for level in levels] == [(16, 12, 16), (24, 6, 8)]
 
 
 def test_depth_is_metres_within_the_configured_range(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -299,14 +299,14 @@ def test_the_head_uses_tokens_and_every_level_where_they_are(
     """Defect 12: all spatial detail from a full-resolution skip of three channels."""
     head = build(tokenizer).head.requires_grad_(False)
     for block in head.blocks:  # trained: a new block is only its shortcut
-        block.second.weight.normal_(std=0.05)
+        block.second.weight.normal_(std=0.02)
     rows, columns = 4, 6
     tokens = torch.randn(1, rows * columns, 24)
-    levels = [torch.randn(1, 32, rows, columns) for _ in range(3)]
+    levels = [torch.randn(1, 32, rows, columns) for _ in range(2)]
     before = head(tokens, levels)[0][0, 0].log()
-    for changed in range(4):
+    for changed in range(3):
         other_tokens, other_levels = tokens.clone(), [level.clone() for level in levels]
-        if changed == 3:
+        if changed == 2:
             other_tokens[:, 2 * columns + 4] = torch.randn(24)
         else:
             other_levels[changed][:, :, 2, 4] = torch.randn(32)
@@ -384,7 +384,7 @@ def test_the_paper_preset_runs_at_full_size(tokenizer: PreTrainedTokenizerBase) 
         ({'image_std': (0.5, 0.5, 0.0)}, 'image_std must be three positive numbers'),
         ({'spread_factor': 0.0}, 'spread_factor must be positive, not 0.0'),
         ({'spread_factor': math.nan}, 'spread_factor must be positive, not nan'),
-        ({'vision_levels': (1, 2)}, 'three layers'),
+        ({'vision_levels': (1, 2, 3)}, 'two layers'),
         ({'vision_levels': (1, 2, 9)}, 'must lie in 1 to 3'),
         ({'stem_channels': (8, 16, 32)}, 'patch_size 1, not 16'),
         ({'vision_config': {'hidden_size': 3}}, 'model_type'),

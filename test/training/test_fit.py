@@ -224,7 +224,7 @@ def test_real_frames_for_training_and_validation_are_others(index):
 
 def test_validation_costs_no_more_than_the_recipe_says(monkeypatch):
     monkeypatch.setattr(module, 'training_frames', lambda **_: [moment(n, 'a') for n in range(60)])
-    training, validation = module._real_frames(Recipe(validation_frames=5))
+    training, validation = module._real_frames(Recipe(validation_frames=5), told=print)
     assert len(training) == 51
     assert [sample.depth_m.item() for sample in validation] == [51, 53, 55, 57, 59]
 

@@ -55,7 +55,7 @@ def test_the_recipe_for_nyu_is_the_papers():
 
 
 def test_every_source_of_frames_can_be_named():
-    options = set(inspect.signature(training_frames).parameters) - {'cache_bytes'}
+    options = set(inspect.signature(training_frames).parameters) - {'cache_bytes', 'told'}
     assert set(SOURCES) == options
 
 
@@ -87,6 +87,8 @@ def test_unknown_key_names_the_nearest_known(tmp_path):
         ('real_fraction: 1.5', 'real_fraction must lie in 0 to 1, not 1.5'),
         ('cut_depth: 2', 'cut_depth must lie in 0 to 1, not 2'),
         ('precision: fp16', "precision must be one of .*'bf16'.*, not 'fp16'"),
+        ('bags: [{path: a, colour_topic: /c}]', "'colour_topic': did you mean 'color_topic'"),
+        ('bags: [{color_topic: /c}]', r"a bag needs its path, got only \['color_topic'\]"),
         ('losses: {silgo: 1.0}', "unknown key 'silgo': did you mean 'silog'"),
         ('frozen: [langage]', "unknown key 'langage': did you mean 'language'"),
         ('{frozen: [head], train: lora}', r"frozen \['head'\] is for train: all, not lora"),

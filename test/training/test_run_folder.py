@@ -159,3 +159,10 @@ def test_a_recipe_that_could_not_start_does_not_take_the_folder(recipe, tmp_path
     with pytest.raises(FileNotFoundError, match='no model'):
         fit(replace(recipe, start_from='nowhere'), tmp_path)
     fit(recipe, tmp_path)
+
+
+def test_a_run_that_goes_on_names_all_commits_that_made_it(tmp_path):
+    folder = run_folder.RunFolder(tmp_path)
+    for commit in ('a', 'b', 'b', 'a'):
+        folder.claim(recipe={}, made_by={'commit': commit})
+    assert json.loads((tmp_path / 'made_by.json').read_text()) == {'commit': 'a, b'}

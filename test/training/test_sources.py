@@ -21,6 +21,20 @@ def test_index_and_bags_together_keep_their_order(index, tmp_path):
     assert frames[1].load() is frames[1].load()  # decoded once
 
 
+def test_a_bag_can_be_named_with_its_topics_and_what_it_gave_is_told(tmp_path):
+    with BagFile(tmp_path / 'room') as bag:
+        bag.frames(2)
+    told: list[str] = []
+    bag = {'path': str(tmp_path / 'room'), 'max_depth_m': 4.0}
+    frames = training_frames(bags=[bag], told=told.append)
+    assert [frame.load().max_depth_m for frame in frames] == [4.0, 4.0]
+    (sentence,) = told
+    assert sentence.startswith(f'{tmp_path / "room"}: 2 pairs of ')
+    assert sentence.endswith('without a partner: 0 colour, 0 depth')
+    with pytest.raises(ValueError, match='no topic|has no'):
+        training_frames(bags=[bag | {'color_topic': '/none'}])
+
+
 @pytest.mark.parametrize(
     ('option', 'value', 'reader', 'options'),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 from conftest import small_config
@@ -37,6 +38,33 @@ def batch(rooms) -> Batch:
 def test_loss_falls_on_one_batch(train, tiny_model, batch):
     trainer = Trainer(tiny_model, replace(QUICK, train=train, steps=25))
     losses = [trainer.step(batch)['loss'].item() for _ in range(25)]
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize('train', ['all', 'lora'])
+def test_with_muon_matrices_learn_by_their_own_rate_and_the_state_goes_on(
+    train, tiny_model_dir, batch
+):
+    recipe = replace(QUICK, train=train, matrix_learning_rate=3e-3, steps=25)
+
+    def trainer() -> Trainer:
+        torch.manual_seed(0)
+        return Trainer(LLMMDEForDepthEstimation.from_pretrained(tiny_model_dir), recipe)
+
+    first, second = trainer(), trainer()
+    rates = {group['matrices']: group['initial_lr'] for group in first.optimizer.param_groups}
+    assert rates == {False: 3e-3, True: 3e-3}
+    of_both = [len(group['params']) for group in first.optimizer.param_groups]
+    assert sum(of_both) == len(first.trained)
+    losses = [first.step(batch)['loss'].item() for _ in range(3)]
+    state = copy.deepcopy(first.state())
+    second.load_state(*copy.deepcopy(state))
+    after = second.step(batch)['loss']
+    torch.set_rng_state(state[0]['random.cpu'][0])
+    torch.testing.assert_close(first.step(batch)['loss'], after)
+    for one, other in zip(first.trained, second.trained, strict=True):
+        torch.testing.assert_close(one, other)
+    losses += [first.step(batch)['loss'].item() for _ in range(21)]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
 

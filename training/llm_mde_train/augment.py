@@ -45,13 +45,13 @@ def change_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Change light, colour, blur, noise and compression of an image, uint8 (H, W, 3)."""
     light = (rgb.astype(np.float32) / 255.0) ** np.float32(rng.uniform(0.8, 1.25))
     light *= np.float32(rng.uniform(0.75, 1.25)) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
-    light = (light - light.mean()) * np.float32(rng.uniform(0.8, 1.2)) + light.mean()
+    light = (light - light.mean()) * np.float32(rng.uniform(0.8, 1.4)) + light.mean()
     if rng.random() < 0.1:
         light = light.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    if rng.random() < 0.3:
-        light = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.3, 1.2))
-    if rng.random() < 0.4:
-        strength = np.float32(rng.uniform(0.005, 0.03))
+    if rng.random() < 0.15:
+        light = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.3, 0.9))
+    if rng.random() < 0.25:
+        strength = np.float32(rng.uniform(0.005, 0.02))
         light = light + strength * rng.standard_normal(light.shape, dtype=np.float32)
     changed = (light.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
     if rng.random() < 0.2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import timedelta
@@ -49,7 +50,8 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     accelerator = join_processes()
     first = accelerator.is_main_process
     torch.manual_seed(recipe.seed)
-    training, validation = _real_frames(recipe)
+    bags: list[str] = []
+    training, validation = _real_frames(recipe, told=bags.append)
     if not validation and not recipe.validation_rooms:
         raise ValueError(
             'nothing to validate on: give validation_rooms, or real frames and validation_frames'
@@ -59,7 +61,8 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     trainer = Trainer(model, recipe, accelerator)
     folder = RunFolder(out)
     if first:
-        made_by = _made_by(recipe, training, validation, accelerator)
+        made_by = _made_by(recipe, training, validation, accelerator) | {'bags': bags}
+        print(*bags, sep='\n', end='\n' if bags else '')
         folder.claim(recipe=asdict(recipe), made_by=made_by)
         validation += rendered_samples(VALIDATION_SEED, recipe.validation_rooms)
     done, best = folder.resume(trainer)
@@ -177,8 +180,10 @@ def _take_part(
         ) from error
 
 
-def _real_frames(recipe: Recipe) -> tuple[list[Frame], list[Frame]]:
-    frames = training_frames(**{name: getattr(recipe, name) for name in SOURCES})
+def _real_frames(
+    recipe: Recipe, told: Callable[[str], object]
+) -> tuple[list[Frame], list[Frame]]:
+    frames = training_frames(**{name: getattr(recipe, name) for name in SOURCES}, told=told)
     training, held_out = split_by_time(frames, HELD_OUT_PART)
     return training, spread(held_out, recipe.validation_frames)
 

@@ -12,6 +12,7 @@ import yaml
 
 from llm_mde_core import LLMMDEConfig
 from llm_mde_train.losses import LossWeights
+from llm_mde_train.rosbag_frames import read_bag
 
 TRAIN_CHOICES = ('all', 'lora')
 RENDER_DEVICES = ('cpu', 'cuda')
@@ -43,7 +44,8 @@ class Recipe:
     # Real frames, as in sources.training_frames; without any it learns from rendered rooms alone.
     index: str = ''  # index.csv
     sets: list[str] = field(default_factory=list)  # those of the index to learn from
-    bags: list[str] = field(default_factory=list)
+    # Recordings; {path: …, color_topic: …} where topics, tolerance or range are to be named.
+    bags: list[str | dict[str, Any]] = field(default_factory=list)
     nyu: str = ''  # nyu_depth_v2_labeled.mat
     nyu_list: str = ''  # in the format of BTS
     kitti: str = ''
@@ -57,6 +59,7 @@ class Recipe:
     batch_size: int = 16  # of all processes together
     cut_depth: float = 0.0  # part of the images that get CutDepth
     learning_rate: float = 1e-3
+    matrix_learning_rate: float = 0.0  # of Muon for linear maps and convolutions; 0: AdamW
     final_learning_rate: float = 1e-5
     warmup_steps: int = 100
     weight_decay: float = 0.05
@@ -99,6 +102,11 @@ class Recipe:
         if self.frozen and self.train != 'all':
             raise ValueError(f'frozen {self.frozen} is for train: all, not {self.train}')
         _check_names(dict.fromkeys(self.frozen), list(PARTS), where='frozen')
+        for bag in self.bags:
+            if not isinstance(bag, str):
+                _check_names(bag, list(inspect.signature(read_bag).parameters), where='bags')
+                if 'path' not in bag:
+                    raise ValueError(f'a bag needs its path, got only {sorted(bag)}')
         weights = [spec.name for spec in fields(LossWeights)]
         _check_names(self.losses, weights, where='losses')
         for name in ('real_fraction', 'cut_depth'):

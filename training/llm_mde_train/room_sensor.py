@@ -44,17 +44,17 @@ def sample_sensor(rng: Dice) -> Sensor:
     """Return a random camera, from good to poor."""
     gains = np.exp(rng.normals(3, 0.07))
     return Sensor(
-        brightness=rng.choice([0.16, 0.24, 0.33, 0.45]) * math.exp(rng.gauss(0, 0.35)),
+        brightness=rng.choice([0.2, 0.28, 0.36, 0.48]) * math.exp(rng.gauss(0, 0.35)),
         white_balance=tuple((gains / gains.mean()).tolist()),
-        sharpness_px=rng.uniform(0.3, 0.55) if rng.random() > 0.25 else rng.uniform(0.55, 1.4),
-        shake_px=rng.uniform(1, 9) if rng.random() < 0.25 else 0.0,
+        sharpness_px=rng.uniform(0.2, 0.45) if rng.random() > 0.12 else rng.uniform(0.45, 1.1),
+        shake_px=rng.uniform(1, 7) if rng.random() < 0.12 else 0.0,
         shake_rad=rng.uniform(0, math.pi),
         vignette=rng.uniform(0, 0.35),
-        shot=rng.log_uniform(0.003, 0.03),
-        read=rng.log_uniform(0.0005, 0.006),
+        shot=rng.log_uniform(0.002, 0.02),
+        read=rng.log_uniform(0.0003, 0.004),
         smooth_noise=rng.random() < 0.3,
         curve=rng.uniform(-0.25, 0.25),
-        contrast=rng.uniform(-0.1, 0.8),
+        contrast=rng.uniform(0.1, 1.3),
         saturation=rng.uniform(0.7, 1.5) if rng.random() > 0.05 else 0.0,
         coarseness=rng.log_uniform(0.01, 0.12) if rng.random() < 0.4 else 0.0,
     )

@@ -39,7 +39,7 @@ class RunFolder:
         Write down what makes the run.
 
         Raises ValueError when the folder holds a run of another recipe, or made by something
-        else, which would not end as it would have. The commit may differ.
+        else, which would not end as it would have. The commit may differ; all are named.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._keep('recipe.json', recipe, differ='another recipe')
@@ -58,6 +58,10 @@ class RunFolder:
                 f'{self.folder} holds a run of {differ} ({", ".join(other)} differ): '
                 'choose another folder, or remove that one'
             )
+        commit = values.get('commit')
+        if commit and commit not in there['commit'].split(', '):
+            there['commit'] += f', {commit}'
+            write_whole(path, json.dumps(there, indent=2))
 
     def save(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from llm_mde_train.folders import read_index
 from llm_mde_train.frame_cache import CACHE_BYTES, cached
@@ -20,17 +21,19 @@ def training_frames(
     *,
     index: str = '',
     sets: Sequence[str] = (),
-    bags: Sequence[str] = (),
+    bags: Sequence[str | Mapping[str, Any]] = (),
     nyu: str = '',
     nyu_list: str = '',
     kitti: str = '',
     tum: Sequence[str] = (),
     cache_bytes: int = CACHE_BYTES,
+    told: Callable[[str], object] = lambda _: None,
 ) -> list[Frame]:
     """
     List the frames of every source that is named; nothing is decoded, up to `cache_bytes` kept.
 
-    `index` is an index.csv, of which `sets` are read; `bags` are recordings; `nyu` is the
+    `index` is an index.csv, of which `sets` are read; `bags` are recordings, or what
+    `read_bag` is to be told of one, its `path` among it; `told` hears what each gave. `nyu` is the
     labelled .mat, of which the training split is read, with splits.mat beside it; `nyu_list` and
     `kitti` are lists of BTS, in the folder where their paths begin; `tum` are folders. Raises
     ValueError for a source that is not there or not of its form.
@@ -41,7 +44,10 @@ def training_frames(
     elif sets:
         raise ValueError(f'the sets {", ".join(sets)} are of which index? name its index.csv')
     for bag in bags:
-        frames += read_bag(Path(bag)).frames
+        named = {'path': bag} if isinstance(bag, str) else bag
+        found = read_bag(**(named | {'path': Path(named['path'])}))
+        told(f'{named["path"]}: {found.summary()}')
+        frames += found.frames
     if nyu:
         frames += read_nyu(Path(nyu), split='train')
     if nyu_list:

@@ -18,6 +18,7 @@ from llm_mde_core import LLMMDEForDepthEstimation, add_lora
 from llm_mde_core.estimator import PRECISIONS, choose_precision
 from llm_mde_train.batches import Batch
 from llm_mde_train.losses import LossWeights, total_loss
+from llm_mde_train.muon import Muon, matrices
 from llm_mde_train.recipe import Recipe
 
 
@@ -46,11 +47,8 @@ class Trainer:
         self.dtype = _dtype(recipe, self.device)
         self.model = _trainable(model, recipe).train()
         self.trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.trained,
-            lr=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            betas=(0.9, 0.98),
+        self.optimizer = Muon(
+            _groups(self.model, recipe), weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(recipe, step)
@@ -169,6 +167,24 @@ def _trainable(model: LLMMDEForDepthEstimation, recipe: Recipe) -> LLMMDEForDept
         if name.endswith('mask_token'):  # of DINOv2, for its own training; nothing reaches it
             weight.requires_grad_(False)
     return model
+
+
+def _groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Sort the weights that learn by their learning rate."""
+    by_muon = {id(weight) for weight in matrices(model)} if recipe.matrix_learning_rate else ()
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {
+            'params': [weight for weight in learning if (id(weight) in by_muon) == chosen],
+            'lr': rate,
+            'matrices': chosen,
+        }
+        for chosen, rate in (
+            (False, recipe.learning_rate),
+            (True, recipe.matrix_learning_rate),
+        )
+    ]
+    return [group for group in groups if group['params']]
 
 
 def _dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
