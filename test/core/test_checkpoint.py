@@ -15,7 +15,6 @@ from llm_mde_train.room_sensor import Sensor, expose
 from llm_mde_train.rooms import render_scenes
 
 FOLDER = CHECKPOINTS / 'tiny'
-SEEN_SCENES = ('tum_fr1_office_desk', 'snu_corridor')
 
 
 @pytest.fixture(scope='module')
@@ -31,9 +30,8 @@ def test_it_is_complete_and_small() -> None:
 
 def test_it_says_what_it_saw(estimator: DepthEstimator) -> None:
     info = estimator.info()
-    assert 'fr1_rpy' in info['training_data']
-    assert 'ICSL' in info['training_data']
-    assert 'CC BY 4.0' in info['license']
+    assert info['training_data'] == 'rendered rooms (llm_mde_train.rooms)'
+    assert info['license'] == 'Apache-2.0'
 
 
 def test_it_says_what_it_sees(estimator: DepthEstimator) -> None:
@@ -43,9 +41,8 @@ def test_it_says_what_it_sees(estimator: DepthEstimator) -> None:
     assert prediction.depth_class in prediction.prompt
 
 
-@pytest.mark.xfail(strict=True, reason='a BERT that says the same of every patch: LOG.md')
 def test_its_language_model_tells_patches_apart_and_is_heard(estimator: DepthEstimator) -> None:
-    """One that says the same of every patch is a part that only costs time."""
+    """One that says the same of every patch, as an earlier one did, only costs time."""
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     camera = Camera.from_hfov(width=640, height=480, hfov_deg=62.0)
     depth_m, language = estimator.infer(image, camera).depth_m, estimator.model.language
@@ -62,16 +59,16 @@ def test_its_language_model_tells_patches_apart_and_is_heard(estimator: DepthEst
     assert np.abs(without_m / depth_m - 1.0).mean() > 1e-3
 
 
-def test_it_beats_a_constant_on_scenes_it_never_saw(estimator: DepthEstimator) -> None:
+def test_it_beats_a_constant_that_knows_the_answer_on_real_frames(
+    estimator: DepthEstimator,
+) -> None:
     index = SHARED_DATA / 'index.csv'
     if not index.exists():
         pytest.skip('the real frames are not here')
-    unseen = [s for s in read_index(index, sets=['tum_rgbd']) if s.scene not in SEEN_SCENES]
-    seen = read_index(index, sets=['tum_fr1_rpy_train', 'icsl_corridor_train'])
-    ours = evaluate(estimator, unseen)['mean']['abs_rel']
-    # A constant knows the frames of training, as the network does; the better one even the answer.
-    for constant_m in (median_depth_m(seen), median_depth_m(unseen)):
-        assert ours < evaluate_constant(constant_m, unseen)['mean']['abs_rel']
+    frames = read_index(index, sets=['tum_rgbd', 'icsl_corridor'])
+    ours = evaluate(estimator, frames)['mean']['abs_rel']
+    constant = evaluate_constant(median_depth_m(frames), frames)['mean']['abs_rel']
+    assert ours < 0.8 * constant
 
 
 def middle_depth_m(estimator: DepthEstimator, seed: int, *, focal_px: float, scale: int) -> float:
