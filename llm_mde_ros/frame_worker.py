@@ -20,7 +20,6 @@ from llm_mde_ros.frame_error import FrameError, stage
 from llm_mde_ros.frame_slot import Frame, FrameSlot, RateLimiter
 from llm_mde_ros.frame_times import FrameTimes
 from llm_mde_ros.live_accuracy import LiveAccuracy
-from llm_mde_ros.model_loading import LoadedModel
 from llm_mde_ros.output_publishers import OutputPublishers
 from llm_mde_ros.outputs import make_outputs, published_depth
 from llm_mde_ros.parameters import DepthNodeParameters
@@ -48,7 +47,7 @@ class FrameWorker:
         self.cameras = CameraSource()
         self.filters = DepthFilters()
         self._estimator = estimator
-        self._used: LoadedModel | None = None  # for the last frame
+        self._made_by: tuple[str, str] | None = None  # the last frame
         self._publishers = publishers
         self._counters = counters
         self._accuracy = accuracy
@@ -145,7 +144,7 @@ class FrameWorker:
                     header=frame.message.header,
                     counters=self._counters,
                     times=times,
-                    made_by=self._used,
+                    made_by=self._made_by,
                     calibrated=not self.cameras.warning,
                     accuracy=self._accuracy,
                 )
@@ -175,8 +174,8 @@ class FrameWorker:
         times.end('camera')
         with stage('inference'), self._counters.busy():
             prediction = self._estimator.infer(rgb, camera)
-        if self._estimator.used is not self._used:  # nothing of another model goes on
-            self._used = self._estimator.used
+        if self._estimator.made_by is not self._made_by:  # nothing of another model goes on
+            self._made_by = self._estimator.made_by
             self.reset_filters()
         times.end_all(prediction.stage_s)
         self._counters.processed += 1

@@ -42,6 +42,11 @@ class LoadedModel:
         identity |= {'adapter_sha256': self.adapter_sha256} if self.adapter else {}
         return {k: in_utf8(v) if isinstance(v, str) else v for k, v in identity.items()}
 
+    @cached_property
+    def made_by(self) -> tuple[str, str]:
+        """Name model and adapter, in an object of this LoadedModel alone that does not hold it."""
+        return self.identity['model'], self.adapter
+
     def on_cpu(self) -> LoadedModel:
         """Return the same on the CPU; the estimator of this one is of no use any more."""
         return replace(

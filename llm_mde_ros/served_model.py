@@ -45,7 +45,7 @@ class ServedModel:
         self.loaded: LoadedModel | None = None
         self.error = ''
         self.camera: Camera | None = None  # of the last frame
-        self.used: LoadedModel | None = None  # for the last frame; another may serve by now
+        self.made_by: tuple[str, str] | None = None  # the last frame; another may serve by now
         # Lets go of another model, that may serve next, and of its memory; None: there is none.
         self.end_trial: Callable[[], None] | None = None
         self._cpu_fallback = cpu_fallback
@@ -66,10 +66,13 @@ class ServedModel:
         before can answer, that one answers it and serves again, and `failed` is told why.
         """
         with self.turn:
-            before = self._trial.before if self._trial else self.loaded
-            self._trial = Trial(before, failed) if failed and before and loaded else None
+            self._trial = self._trial_after(failed) if loaded and failed else None
             self.loaded, self.error = loaded, ''
-        give_back_freed_memory()
+        give_back_freed_memory()  # nothing here may still hold what served
+
+    def _trial_after(self, failed: Callable[[str], None]) -> Trial | None:
+        before = self._trial.before if self._trial else self.loaded
+        return Trial(before, failed) if before else None
 
     def infer(self, rgb: np.ndarray, camera: Camera) -> DepthPrediction:
         """
@@ -80,9 +83,11 @@ class ServedModel:
         """
         with self.turn:
             self.camera = camera
-            predict = self._infer if self._trial is None else self._try
-            prediction = predict(rgb, camera)
-            self.error, self.used = '', self.loaded
+            on_trial = self._trial is not None
+            prediction = self._try(rgb, camera) if on_trial else self._infer(rgb, camera)
+            self.error, self.made_by = '', self.loaded.made_by
+            if on_trial and self._trial is None:
+                give_back_freed_memory()
             return prediction
 
     def _try(self, rgb: np.ndarray, camera: Camera) -> DepthPrediction:
@@ -101,7 +106,6 @@ class ServedModel:
                 trial.frames_left -= 1
                 if not trial.frames_left:
                     self._trial = None
-                    give_back_freed_memory()
                 return prediction
             reason = 'it saw no depth where what served before it does'
         self.loaded, self._trial = trial.before, None

@@ -13,7 +13,6 @@ from llm_mde_ros.frame_times import STAGES, FrameTimes
 if TYPE_CHECKING:  # the network takes seconds to import
     from llm_mde_core.prediction import DepthPrediction
     from llm_mde_ros.live_accuracy import LiveAccuracy
-    from llm_mde_ros.model_loading import LoadedModel
 
 try:
     from llm_mde_msgs.msg import DepthStats
@@ -28,14 +27,15 @@ def depth_stats(
     header: Header,
     counters: FrameCounters,
     times: FrameTimes,
-    made_by: LoadedModel,
+    made_by: tuple[str, str],
     calibrated: bool,
     accuracy: LiveAccuracy,
 ) -> DepthStats:
     """
     Fill the message; depth_m is what is published of the prediction, NaN where unknown.
 
-    calibrated: the camera is from camera_info. accuracy: before compare() learns of this frame.
+    made_by: model and adapter. calibrated: the camera is from camera_info. accuracy: before
+    compare() learns of this frame.
     """
     figures, correction = accuracy.figures(), accuracy.correction
     known = depth_m[np.isfinite(depth_m)]
@@ -50,8 +50,8 @@ def depth_stats(
         depth_median_m=float(median),
         depth_max_m=float(high),
         confidence_mean=float(prediction.confidence.mean()),
-        model=made_by.identity['model'],
-        adapter=made_by.adapter,
+        model=made_by[0],
+        adapter=made_by[1],
         calibrated=calibrated,
         reference_abs_rel=figures.abs_rel,
         reference_bias=figures.bias,

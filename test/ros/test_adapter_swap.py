@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-import gc
 from pathlib import Path
 from queue import Queue
 from threading import Event, Lock
@@ -18,7 +17,7 @@ import torch
 
 from llm_mde_core.estimator import DepthEstimator, DepthPrediction
 from llm_mde_core.geometry import Camera
-from llm_mde_ros import adapter_swap
+from llm_mde_ros import adapter_swap, served_model
 from llm_mde_ros.adapter_swap import AdapterSwap, Request, compare
 from llm_mde_ros.model_loading import (
     ON_THE_CPU,
@@ -271,7 +270,7 @@ def test_one_that_fails_at_its_first_images_goes_and_no_image_is_lost(
     new.errors += [error] if error else []
     new.depth = torch.full((6, 8), depth_m)
     assert bench.depth_m() == 2.0
-    assert bench.model.used is bench.model.loaded is bench.old
+    assert (bench.model.loaded, bench.model.made_by) == (bench.old, ('wall', 'old'))
     bench.finish()
     told = f'The adapter new failed at its first images: {reason}. The adapter old serves again.'
     assert (bench.swap.problem, bench.told, bench.went_back) == (told, [''], [told])
@@ -280,15 +279,18 @@ def test_one_that_fails_at_its_first_images_goes_and_no_image_is_lost(
     assert (bench.swap.problem, bench.depth_m()) == ('', 4.0)
 
 
-def test_one_that_has_answered_its_first_images_stays_and_the_old_one_is_let_go(bench: Bench):
+def test_one_that_has_answered_its_first_images_stays_and_the_old_one_is_let_go(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
     new = Estimator(depth_m=3.0)
     old, bench.old = weakref.ref(bench.old.estimator), None
     assert bench.serving_after(new) == 'new'
     assert {bench.depth_m() for _ in range(TRIAL_FRAMES - 1)} == {3.0}
     assert old() is not None
+    held: list[object] = []  # when memory is given back
+    monkeypatch.setattr(served_model, 'give_back_freed_memory', lambda: held.append(old()))
     bench.depth_m()
-    gc.collect()
-    assert old() is None
+    assert held == [None]
     new.errors.append(KeyError(7))
     with pytest.raises(KeyError):
         bench.depth_m()
@@ -350,9 +352,20 @@ def test_without_memory_for_two_the_old_one_is_let_go_and_the_new_one_stays(benc
         bench.depth_m()
 
 
-def test_what_let_go_of_its_model_does_not_go_back_to_another(bench: Bench):
-    bench.serving_after(Estimator(depth_m=3.0))
+def test_what_let_go_of_its_models_holds_none_and_does_not_go_back_to_another(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    new = Estimator(depth_m=3.0)
+    old, bench.old = weakref.ref(bench.old.estimator), None
+    bench.serving_after(new)
+    bench.depth_m()
+    newest, new = weakref.ref(new), None
+    held: list[object] = []
+    monkeypatch.setattr(
+        served_model, 'give_back_freed_memory', lambda: held.append((old(), newest()))
+    )
     bench.model.serve(None)
+    assert held == [(None, None)]
     loaded = Estimator(depth_m=5.0)
     bench.model.serve(LoadedModel(loaded))
     loaded.errors.append(KeyError(7))

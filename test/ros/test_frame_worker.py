@@ -20,7 +20,6 @@ from llm_mde_ros.frame_slot import Frame
 from llm_mde_ros.frame_times import STAGES
 from llm_mde_ros.frame_worker import FrameWorker
 from llm_mde_ros.live_accuracy import LiveAccuracy
-from llm_mde_ros.model_loading import LoadedModel
 from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.stats import DepthStats
 
@@ -31,11 +30,8 @@ class Estimator:
     def __init__(self) -> None:
         self.errors: deque[Exception] = deque()
         self.depth_m = 2.0
-        self.used = LoadedModel(self)
+        self.made_by = 'fake', ''
         self.read_prompt = lambda: ('near', 'A wall.')
-
-    def info(self) -> dict[str, str]:
-        return {'model': 'fake'}
 
     def infer(self, rgb: np.ndarray, camera: Any) -> DepthPrediction:
         if self.errors:
@@ -339,7 +335,7 @@ def test_nothing_of_another_model_is_smoothed_into_the_depth(bench):
     )
     bench.put(second=1)
     bench.estimator.depth_m = 2.2
-    bench.estimator.used = LoadedModel(bench.estimator, 'another')
+    bench.estimator.made_by = 'fake', 'another'
     bench.put(second=2)
     message = bench.publishers.sent[-1][1]
     assert set(np.frombuffer(message.data, np.float32)) == {np.float32(2.2)}

@@ -22,18 +22,19 @@ from llm_mde_core.lora import add_lora
 from llm_mde_ros.dds_domain import spinning_node, use_own_domain
 from llm_mde_ros.node_process import NodeProcess
 from soak.accounts import Vitals, table, verdict
-from soak.faults import FAULTS, start_threads
+from soak.faults import FAULTS, rest, start_threads
 from soak.robot import DIAGNOSTICS_PERIOD_S, NODE, SoakRobot
 
 FAULT_PERIOD_S = 2.0  # the mean of a random time between two faults
 START_S = 300.0
+RESTS, LEAST_REST_S = 30, 50.0  # how many in a run, and how far they are apart at least
 
 
 def soak(*, seconds: float, seed: int, model: str, out: Path) -> bool:
     """
     Run the node and return whether all bounds hold.
 
-    Writes node.log, vitals.csv, faults.csv and table.md.
+    Writes node.log, vitals.csv, rests.csv, faults.csv and table.md.
     """
     out.mkdir(parents=True, exist_ok=True)
     adapters = make_adapters(model, out / 'adapters')
@@ -52,8 +53,9 @@ def soak(*, seconds: float, seed: int, model: str, out: Path) -> bool:
             make_faults(robot, seconds, made)
         finally:
             write_table(out / 'vitals.csv', Vitals._fields, robot.samples)
+            write_table(out / 'rests.csv', Vitals._fields, robot.rests)
             write_table(out / 'faults.csv', ('second', 'fault'), made)
-    rows = verdict(robot.accounts, robot.samples)
+    rows = verdict(robot.accounts, robot.samples, robot.rests)
     counts = sorted(Counter(name for _, name in made).items())
     faults = ', '.join(f'{name} {count}' for name, count in counts)
     text = f'{seconds / 60:g} minutes, seed {seed}\n\n{table(rows)}\n\nFaults: {faults}'
@@ -67,11 +69,13 @@ def make_faults(robot: SoakRobot, seconds: float, made: list[tuple[float, str]])
     """Send images and make faults at random times; `made` tells when (s) which."""
     robot.start()
     start_threads(robot)
-    next_fault_s, next_minute = 0.0, 1
+    next_fault_s, next_minute, rest_s = 0.0, 1, max(seconds / RESTS, LEAST_REST_S)
     while robot.seconds < seconds:
         if robot.seconds >= 60 * next_minute:
             print(progress(robot, len(made)), flush=True)
             next_minute += 1
+        if robot.seconds >= rest_s * (len(robot.rests) + 1):
+            rest(robot)
         if robot.seconds >= next_fault_s:
             fault = robot.random.choices(list(FAULTS), weights=list(FAULTS.values()))[0]
             made.append((robot.seconds, fault.__name__))

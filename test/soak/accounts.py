@@ -17,7 +17,7 @@ from llm_mde_ros.parameters import DepthNodeParameters
 # As /diagnostics names them: every image that the node receives meets one.
 FATES = ('published', 'skipped', 'rate limited', 'unwanted', 'dropped')
 REFUSED = ('dropped: image', 'dropped: camera_info')  # what bad images and calibrations meet
-FIRST, LAST = (0.25, 0.45), (0.8, 1.0)  # of the run; caches fill before, and DDS's segment
+FIRST, LAST = (0.25, 0.45), (0.8, 1.0)  # of the run; caches fill before
 MAX_MEMORY_DRIFT = 0.02
 UNITS_M = {'32FC1': ('=f4', 1.0), '16UC1': ('=u2', 0.001)}
 MAX_GROWTH = 0  # threads, file descriptors
@@ -124,9 +124,10 @@ class Vitals(NamedTuple):
         )
 
 
-def during(samples: Sequence[Vitals], part: tuple[float, float], what: str) -> list[float]:
-    """Return a figure over a part of the run."""
-    end_s = samples[-1].second
+def during(
+    samples: Sequence[Vitals], part: tuple[float, float], what: str, *, end_s: float
+) -> list[float]:
+    """Return a figure over a part of a run that took `end_s`."""
     return [
         getattr(sample, what)
         for sample in samples
@@ -142,8 +143,8 @@ class Row(NamedTuple):
     broken: str = ''
 
 
-def verdict(accounts: Accounts, samples: Sequence[Vitals]) -> list[Row]:
-    """Return all figures of a run."""
+def verdict(accounts: Accounts, samples: Sequence[Vitals], rests: Sequence[Vitals]) -> list[Row]:
+    """Return all figures of a run: `samples` of every second, `rests` in one same state."""
     fates = accounts.fates
     dropped = sorted(name for name in fates if name.startswith('dropped: '))
     return [
@@ -158,7 +159,7 @@ def verdict(accounts: Accounts, samples: Sequence[Vitals]) -> list[Row]:
         _none('good images dropped', accounts.good_dropped),
         _none('outputs from bad input', len(accounts.wrong)),
         _none('requests with a wrong answer', len(accounts.failed)),
-        _memory(samples),
+        _memory(rests, samples),
         _growth(samples, 'threads'),
         _growth(samples, 'file_descriptors'),
     ]
@@ -168,22 +169,24 @@ def _none(name: str, count: int) -> Row:
     return Row(name, f'{count}', '' if count == 0 else 'must be 0')
 
 
-def _memory(samples: Sequence[Vitals]) -> Row:
-    # The least: what larger images and more listeners need comes and goes, what leaks stays.
-    before, after = (min(during(samples, part, 'memory_mib')) for part in (FIRST, LAST))
-    most = max(sample.memory_mib for sample in samples)
+def _memory(rests: Sequence[Vitals], samples: Sequence[Vitals]) -> Row:
+    most, end_s = max(sample.memory_mib for sample in samples), samples[-1].second
+    first, last = (during(rests, part, 'memory_mib', end_s=end_s) for part in (FIRST, LAST))
+    if not (first and last):
+        return Row('memory at rest', f'too short a run to tell, at most {most:.1f} MiB')
+    before, after = median(first), median(last)
     drift = after / before - 1
     is_kept = drift <= MAX_MEMORY_DRIFT
-    figure = f'{before:.1f} -> {after:.1f} MiB ({drift:+.2%}), at most {most:.1f}'
     return Row(
-        'least memory',
-        figure,
+        'memory at rest',
+        f'{before:.1f} -> {after:.1f} MiB ({drift:+.2%}), at most {most:.1f}',
         '' if is_kept else f'must not grow by {MAX_MEMORY_DRIFT:.0%}',
     )
 
 
 def _growth(samples: Sequence[Vitals], what: str) -> Row:
-    before, after = (median(during(samples, part, what)) for part in (FIRST, LAST))
+    end_s = samples[-1].second
+    before, after = (median(during(samples, part, what, end_s=end_s)) for part in (FIRST, LAST))
     is_kept = after - before <= MAX_GROWTH
     name = what.replace('_', ' ')
     return Row(name, f'{before:g} -> {after:g}', '' if is_kept else 'must not grow')

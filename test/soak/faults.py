@@ -19,11 +19,13 @@ from std_srvs.srv import SetBool, Trigger
 
 from llm_mde_ros.bench_listener import listener
 from llm_mde_ros.topics import OUTPUTS, LoadAdapter
-from soak.camera import BAD_CALIBRATIONS, ENCODINGS, HFOV_DEG, SIZES
+from soak.accounts import Vitals
+from soak.camera import BAD_CALIBRATIONS, ENCODINGS, HFOV_DEG, SIZES, Picture
 from soak.robot import SoakRobot
 
 TOO_SLOW = 'ms for a test image'  # of what the node says about an adapter
 HOUR_NS = 3_600_000_000_000
+REST_IMAGES = 20
 # Parameters that act on the next frame, and values for them.
 DYNAMIC = {
     'points.stride': (1, 2, 4),
@@ -33,9 +35,9 @@ DYNAMIC = {
     'depth.encoding': ('32FC1', '16UC1'),
     'depth.max_m': (5.0, 20.0),
     'preview.colormap': ('turbo', 'viridis'),
-    'filters.temporal.enable': (True, False),
-    'filters.median.enable': (True, False),
-    'filters.edge.enable': (True, False),
+    'filters.temporal.enable': (False, True),
+    'filters.median.enable': (False, True),
+    'filters.edge.enable': (False, True),
     'hfov_deg': (60.0, 80.0),
     'max_rate_hz': (0.0, 0.0, 7.0),
 }
@@ -99,9 +101,15 @@ def time_jump(robot: SoakRobot) -> None:
 
 def set_parameter(robot: SoakRobot, name: str, value: Any, *, sending: bool = True) -> bool:
     """Ask for a change and return whether it was made."""
-    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    return set_parameters(robot, {name: value}, sending=sending)
+
+
+def set_parameters(robot: SoakRobot, values: dict[str, Any], *, sending: bool = True) -> bool:
+    """Ask for changes and return whether all were made."""
+    asked = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    request = SetParameters.Request(parameters=asked)
     answer = robot.call(SetParameters, 'set_parameters', request, sending=sending)
-    return answer.results[0].successful
+    return all(result.successful for result in answer.results)
 
 
 def parameter(robot: SoakRobot) -> None:
@@ -152,12 +160,15 @@ def killed_listener(robot: SoakRobot) -> None:
 
 def restart(robot: SoakRobot) -> None:
     """Deactivate and activate the node, and now and then load its model anew."""
+    change_state(robot, anew=robot.random.random() < 0.3)
+
+
+def change_state(robot: SoakRobot, *, anew: bool) -> None:
+    """Deactivate and activate the node; anew: with its model and its publishers."""
     robot.settle()
     robot.forget_counts()
-    names = ['deactivate', 'activate']
-    if robot.random.random() < 0.3:
-        names[1:1] = ['cleanup', 'configure']
-    for name in names:
+    between = ['cleanup', 'configure'] if anew else []
+    for name in ('deactivate', *between, 'activate'):
         number = getattr(Transition, f'TRANSITION_{name.upper()}')
         request = ChangeState.Request(transition=Transition(id=number))
         answer = robot.call(ChangeState, 'change_state', request, sending=False)
@@ -209,6 +220,27 @@ def start_threads(robot: SoakRobot) -> None:
     saved_frame(robot)
     if swap_adapter in FAULTS:
         swap_adapter(robot)
+
+
+def rest(robot: SoakRobot) -> None:
+    """
+    Bring the node to one and the same state, and note what it holds.
+
+    Else the publishers hold the last images and clouds, which are of any size, and more of them
+    the more outputs were ever listened to.
+    """
+    picture = robot.camera.picture
+    robot.settle()
+    robot.listen({'depth/image'})
+    robot.camera.picture = Picture()
+    plain = {name: values[0] for name, values in DYNAMIC.items()}
+    robot.expect(set_parameters(robot, plain, sending=False), f'parameters became {plain}')
+    change_state(robot, anew=True)
+    robot.ticks(REST_IMAGES)
+    robot.settle()
+    robot.rests.append(Vitals.of(robot.process.pid, second=robot.seconds))
+    robot.camera.picture = picture
+    robot.publish_calibration()
 
 
 FAULTS: dict[Callable[[SoakRobot], None], float] = {

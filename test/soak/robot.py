@@ -40,6 +40,7 @@ class SoakRobot:
         self.camera = SoakCamera(Random(random.getrandbits(64)))  # used for every image
         self.accounts = Accounts()
         self.samples: list[Vitals] = []
+        self.rests: list[Vitals] = []
         self.transport = 'raw'
         self.is_enabled = True
         self.offset_ns = 0  # of the stamps, which jump
