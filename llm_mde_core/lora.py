@@ -29,9 +29,13 @@ BASE = 'base_sha256'  # in the metadata of an adapter's weights: for which model
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Silence one warning: peft reads a property that transformers 5.23 calls deprecated."""
+    """
+    Silence two warnings: of a property of transformers 5.23 that peft reads, and of what peft
+    does where linear maps stand beside GPT-2's, which are the other way round.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='`is_gradient_checkpointing` is deprecated')
+        warnings.filterwarnings('ignore', message='fan_in_fan_out is set to')
         yield
 
 
