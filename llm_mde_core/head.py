@@ -60,7 +60,7 @@ class DepthHead(nn.Module):
         self, tokens: torch.Tensor, levels: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Read tokens (B, h·w, D) and levels, which are, or become, 4 and 2 times as large as the grid.
+        Read tokens (B, h·w, D) and levels, which are or become 4 and 2 times the size of the grid.
 
         Returns canonical depth in metres and the logarithm of the spread of its logarithm (the
         scale of a Laplace distribution), both (B, 1, 4h, 4w).

@@ -30,8 +30,10 @@ BASE = 'base_sha256'  # in the metadata of an adapter's weights: for which model
 @contextmanager
 def quiet_peft() -> Iterator[None]:
     """
-    Silence two warnings: of a property of transformers 5.23 that peft reads, and of what peft
-    does where linear maps stand beside GPT-2's, which are the other way round.
+    Silence two warnings of peft.
+
+    It reads a property that transformers 5.23 calls deprecated, and says what it does where
+    linear maps stand beside GPT-2's, which are the other way round.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='`is_gradient_checkpointing` is deprecated')

@@ -115,7 +115,7 @@ def test_a_longer_lens_is_noticed(estimator: DepthEstimator) -> None:
 def test_model_card_names_command_and_data() -> None:
     card = (FOLDER / 'README.md').read_text()
     for words in (
-        'llm-mde-train fit training/recipes/tiny.yaml',
+        'fit training/recipes/tiny.yaml',
         'llm-mde-train evaluate',
         'Limits',
     ):

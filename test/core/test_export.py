@@ -132,7 +132,7 @@ def test_causal_language_model_and_dinov2_can_be_exported(
     vision = {'hidden_size': 32, 'num_attention_heads': 2, 'image_size': 64, 'patch_size': 16}
     config = small_config(
         vision_config=Dinov2Config(num_hidden_layers=1, **vision),
-        vision_levels=(1, 1, 1),
+        vision_levels=(1, 1),
         language_config=GPT2Config(vocab_size=400, n_embd=24, n_layer=1, n_head=2),
     )
     torch.manual_seed(0)

@@ -113,7 +113,7 @@ def test_scale_and_shift_of_the_last_layer_are_found(start, tiny_model_dir):
     fit_scale_shift(network, before, shots)
     after = judge(predictor(DepthEstimator(network.get_base_model(), device='cpu')), shots)
     assert wrong > 0.2
-    assert after.mean('abs_rel') < 0.01
+    assert after.mean('abs_rel') < 0.02
 
 
 @pytest.mark.parametrize('train', TRAIN_CHOICES)

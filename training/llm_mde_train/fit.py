@@ -180,9 +180,7 @@ def _take_part(
         ) from error
 
 
-def _real_frames(
-    recipe: Recipe, told: Callable[[str], object]
-) -> tuple[list[Frame], list[Frame]]:
+def _real_frames(recipe: Recipe, told: Callable[[str], object]) -> tuple[list[Frame], list[Frame]]:
     frames = training_frames(**{name: getattr(recipe, name) for name in SOURCES}, told=told)
     training, held_out = split_by_time(frames, HELD_OUT_PART)
     return training, spread(held_out, recipe.validation_frames)
