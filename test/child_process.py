@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import gc
 import multiprocessing
 import os
 from pathlib import Path
@@ -78,6 +79,7 @@ class ChildProcess:
         return self._process.exitcode, text
 
     def _run(self, function: Callable[..., object], *arguments: object) -> None:
+        gc.freeze()  # what other tests left of DDS cannot be collected without its threads
         sys.stderr = os.fdopen(self._write, 'w', buffering=1)
         # What a shell runs in the background ignores it, and so do all its children.
         signal.signal(signal.SIGINT, signal.default_int_handler)

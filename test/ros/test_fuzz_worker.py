@@ -38,7 +38,9 @@ from llm_mde_ros.frame_slot import Frame
 from llm_mde_ros.frame_worker import FrameWorker
 from llm_mde_ros.image_messages import COLOR_ENCODINGS
 from llm_mde_ros.live_accuracy import LiveAccuracy
+from llm_mde_ros.model_loading import LoadedModel
 from llm_mde_ros.parameters import DepthNodeParameters
+from llm_mde_ros.served_model import ServedModel
 
 OUTPUTS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
 LIMIT_MEGAPIXELS = 0.01
@@ -79,8 +81,10 @@ class Inside:
         self.collector, self.counters = Collector(), FrameCounters()
         self.parameters = DepthNodeParameters()
         self.sentences: list[str] = []
+        model = ServedModel(cpu_fallback=lambda: False)
+        model.serve(LoadedModel(estimator))
         self.worker = FrameWorker(
-            estimator=estimator,
+            estimator=model,
             publishers=self.collector,
             counters=self.counters,
             accuracy=LiveAccuracy(FrameTransforms(None)),
