@@ -271,7 +271,6 @@ def _tiny() -> dict[str, Any]:
         ),
         language='random',
         stem_channels=(24, 48, 96, 128),
-        vision_levels=(2, 4),
         num_prototypes=128,
         reprogramming_heads=6,
         reprogramming_head_dim=32,

@@ -65,9 +65,8 @@ class DepthHead(nn.Module):
         Returns canonical depth in metres and the logarithm of the spread of its logarithm (the
         scale of a Laplace distribution), both (B, 1, 4h, 4w).
         """
-        fine, finer = (
-            enlarge(level)
-            for enlarge, level in zip(reversed(self.from_levels), reversed(levels), strict=True)
+        finer, fine = (
+            enlarge(level) for enlarge, level in zip(self.from_levels, levels, strict=True)
         )
         rows, columns = (side // 2 for side in fine.shape[-2:])
         grid = self.norm(tokens).transpose(1, 2).unflatten(2, (rows, columns))

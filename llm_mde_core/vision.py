@@ -39,7 +39,7 @@ class VisionEncoder(nn.Module):
             'interpolate_pos_encoding' in inspect.signature(self.backbone.forward).parameters
         )
         # return_dict: whatever its configuration says.
-        self._options = {'output_hidden_states': True, 'return_dict': True}
+        self._options = {'output_hidden_states': self.stem is None, 'return_dict': True}
         if accepts_any_grid:
             self._options['interpolate_pos_encoding'] = True
 

@@ -88,6 +88,7 @@ def test_unknown_key_names_the_nearest_known(tmp_path):
         ('cut_depth: 2', 'cut_depth must lie in 0 to 1, not 2'),
         ('precision: fp16', "precision must be one of .*'bf16'.*, not 'fp16'"),
         ('bags: [{path: a, colour_topic: /c}]', "'colour_topic': did you mean 'color_topic'"),
+        ('bags: [5]', 'a bag is a path, or a path with options, not 5'),
         ('bags: [{color_topic: /c}]', r"a bag needs its path, got only \['color_topic'\]"),
         ('losses: {silgo: 1.0}', "unknown key 'silgo': did you mean 'silog'"),
         ('frozen: [langage]', "unknown key 'langage': did you mean 'language'"),

@@ -62,7 +62,8 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     folder = RunFolder(out)
     if first:
         made_by = _made_by(recipe, training, validation, accelerator) | {'bags': bags}
-        print(*bags, sep='\n', end='\n' if bags else '')
+        for bag in bags:
+            print(bag)
         folder.claim(recipe=asdict(recipe), made_by=made_by)
         validation += rendered_samples(VALIDATION_SEED, recipe.validation_rooms)
     done, best = folder.resume(trainer)

@@ -103,7 +103,9 @@ class Recipe:
             raise ValueError(f'frozen {self.frozen} is for train: all, not {self.train}')
         _check_names(dict.fromkeys(self.frozen), list(PARTS), where='frozen')
         for bag in self.bags:
-            if not isinstance(bag, str):
+            if not isinstance(bag, str | dict):
+                raise ValueError(f'a bag is a path, or a path with options, not {bag!r}')
+            if isinstance(bag, dict):
                 _check_names(bag, list(inspect.signature(read_bag).parameters), where='bags')
                 if 'path' not in bag:
                     raise ValueError(f'a bag needs its path, got only {sorted(bag)}')
