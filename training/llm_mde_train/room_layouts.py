@@ -21,7 +21,7 @@ CLEARANCE_M = 0.12
 def sample_scene(rng: Dice) -> tuple[Scene, Pose]:
     """Return a random furnished scene and a camera in free space of it."""
     layouts = (_desk, _room, _corridor, _hall, _object, _corner)
-    (layout,) = rng.choices(layouts, weights=(32, 24, 13, 13, 10, 8))
+    (layout,) = rng.choices(layouts, weights=(30, 20, 12, 12, 14, 12))
     for _ in range(20):
         scene, pose = layout(rng)
         if is_free(scene, pose.position):
