@@ -8,3 +8,9 @@ import os
 if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
     os.environ.setdefault('GOMP_SPINCOUNT', '1000')  # GNU's OpenMP, which torch brings for Linux
+
+# Before torch loads oneDNN. It and torch's side of it keep what they make for every size of image
+# that they ever met, 25 kB a kernel and a thousand of them: memory would grow for hours with every
+# other lens and mode of the camera. A network needs fewer than 64 for one size.
+for _cache in ('ONEDNN_PRIMITIVE_CACHE_CAPACITY', 'LRU_CACHE_CAPACITY'):
+    os.environ.setdefault(_cache, '128')
