@@ -58,14 +58,34 @@ del pieces
 {call}
 print(own_mib() - before)
 """
+KERNELS = """
+import ctypes
+{imported}
+import torch
+libc = ctypes.CDLL(None)
+class Mallinfo2(ctypes.Structure):
+    _fields_ = [(f'field_{{i}}', ctypes.c_size_t) for i in range(10)]
+libc.mallinfo2.restype = Mallinfo2
+torch.set_num_threads(1)
+conv = torch.nn.Conv2d(8, 8, 3)
+@torch.inference_mode()
+def used_after(widths):
+    for width in widths:
+        conv(torch.zeros(1, 8, 16, width))
+    return libc.mallinfo2().field_7  # uordblks: bytes in use
+before = used_after(range(16, 316))
+print((used_after(range(316, 616)) - before) // 1024)
+"""
+CACHES = ('ONEDNN_PRIMITIVE_CACHE_CAPACITY', 'LRU_CACHE_CAPACITY')  # set where llm_mde_ros is
 linux_only = pytest.mark.skipif(os.uname().sysname != 'Linux', reason='a way of glibc')
 
 
 def printed(program: str) -> int:
     """Return the number that a new process prints."""
+    environment = {name: value for name, value in os.environ.items() if name not in CACHES}
     shown = subprocess.run(
         [sys.executable, '-c', program],
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+        env=environment | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
         check=True,
@@ -90,6 +110,12 @@ def test_what_one_thread_freed_serves_the_others(tmp_path: Path) -> None:
 def test_what_is_free_between_the_used_can_be_given_back() -> None:
     assert printed(GAPS.format(call='give_back_freed_memory()')) < 10
     assert printed(GAPS.format(call='')) > 50
+
+
+@linux_only
+def test_kernels_for_earlier_sizes_of_images_do_not_pile_up() -> None:
+    assert printed(KERNELS.format(imported='import llm_mde_ros')) < 100
+    assert printed(KERNELS.format(imported='')) > 3000
 
 
 def test_the_node_sees_to_it_before_libraries_start_threads() -> None:
