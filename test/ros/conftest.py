@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any
 
+from adapter_bench import Bench
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -27,6 +28,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
+from llm_mde_ros import adapter_swap
 from llm_mde_ros.dds_domain import discovery_port, free_domain_id
 from llm_mde_ros.topics import DIAGNOSTICS, OUTPUTS
 from llm_mde_ros.topics import SERVICES as OWN_SERVICES
@@ -420,3 +422,11 @@ def robot(robot_with: Any, tiny_model_dir: Path) -> Iterator[Robot]:
         robot.wait_for(lambda: robot.state() == 'active', 'active node', timeout_s=120.0)
         yield robot
         assert 'Traceback' not in robot.under_test.text()
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(adapter_swap, 'PAUSE_S', 0.0)
+    bench = Bench()
+    yield bench
+    bench.swap.join()
