@@ -24,6 +24,7 @@ from llm_mde_core.adapter_config import RANK_PATTERNS, projections_of, read_adap
 from llm_mde_core.model import LLMMDEForDepthEstimation
 
 TRAINED_IN_FULL = ('reprogramming', 'prompt', 'bottleneck', 'head')
+METRES = ('canonical_focal_px', 'image_size', 'min_depth_m', 'max_depth_m')  # of a configuration
 BASE = 'base_sha256'  # in the metadata of an adapter's weights: for which model they were made
 
 
@@ -91,13 +92,19 @@ def count_trainable(model: LLMMDEForDepthEstimation) -> int:
 
 
 def base_sha256(model: LLMMDEForDepthEstimation) -> str:
-    """Return the digest of a model's own weights, hexadecimal: the same with an adapter on it."""
+    """
+    Return the digest of a model's own weights and of the camera and range that its metres mean.
+
+    Hexadecimal, the same with an adapter on it.
+    """
     own = {
         name.replace('.base_layer.', '.').replace('.original_module.', '.'): weight
         for name, weight in model.state_dict().items()
         if '.lora_' not in name and '.modules_to_save.' not in name
     }
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(
+        repr([(name, getattr(model.config, name)) for name in METRES]).encode()
+    )
     for name in sorted(own):
         digest.update(name.encode())
         flat = own[name].detach().cpu().contiguous().reshape(-1)
@@ -144,11 +151,12 @@ def load_adapter(model: LLMMDEForDepthEstimation, folder: str | Path) -> LLMMDEF
 
 
 def _check_base(model: LLMMDEForDepthEstimation, folder: Path) -> None:
-    """Refuse a model of the same shapes and other weights: it would see nonsense, silently."""
+    """Refuse a model of the same shapes and other weights or metres: nonsense, silently."""
     with safe_open(folder / 'adapter_model.safetensors', framework='pt') as file:
         made_for = (file.metadata() or {}).get(BASE)  # peft itself does not say
     if made_for is not None and made_for != base_sha256(model):
         raise ValueError(
             f'the adapter in {folder} was made for another model than '
-            f'{model.name_or_path or "this one"}, whose weights differ: adapt this one again'
+            f'{model.name_or_path or "this one"}, whose weights or metres differ: adapt this one '
+            'again'
         )

@@ -16,6 +16,7 @@ from llm_mde_ros.process_memory import memory_mb
 
 NO_IMAGE_AFTER_S = 2.0
 STANDS_STILL = 3  # repeats of a stamp; fewer may be images that came twice
+BLIND = 5  # images without any depth; fewer may be of a hand before the lens
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,12 @@ def output_verdict(situation: NodeSituation, counters: FrameCounters) -> tuple[b
     stuck = stuck_sentence(counters)
     if stuck:
         return DiagnosticStatus.ERROR, stuck
+    if counters.blind_in_a_row >= BLIND:
+        return (
+            DiagnosticStatus.WARN,
+            f'No depth at all in the last {counters.blind_in_a_row} images: see whether the lens '
+            'is covered and what depth range and filters leave, or load another model.',
+        )
     if is_overloaded(counters, target_hz=_target_hz(situation, counters)):
         return DiagnosticStatus.WARN, overload_sentence(counters)
     return DiagnosticStatus.OK, f'Publishes {", ".join(listened)}.'

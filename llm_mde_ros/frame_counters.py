@@ -38,6 +38,7 @@ class FrameCounters:
     dropped_before: int = 0  # at the last report
     dropped_in_a_row: int = 0  # since the last one that was published
     last_drop: str = ''
+    blind_in_a_row: int = 0  # frames without any depth
     published_of: Counter[str] = field(default_factory=Counter)  # by topic
     received_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
     skipped_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=300))
@@ -76,6 +77,10 @@ class FrameCounters:
         self.dropped_in_a_row = 0
         self.published_at_s.append(time.monotonic())
         self.times.append(times)
+
+    def count_seen(self, anything: bool) -> None:
+        """Count a frame by whether there is any depth in it."""
+        self.blind_in_a_row = 0 if anything else self.blind_in_a_row + 1
 
     def count_dropped(self, stage: str, sentence: str) -> None:
         """Count a frame that could not be used."""

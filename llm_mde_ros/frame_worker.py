@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
+import torch
 
 from llm_mde_core.filters import DepthFilters
 from llm_mde_core.prediction import DepthPrediction
@@ -199,6 +200,8 @@ class FrameWorker:
                 settings=parameters.filter_settings,
             )
             prediction = replace(prediction, depth=depth)
+            sent_m = published_depth(prediction, parameters.output_settings)
+            self._counters.count_seen(bool(torch.isfinite(sent_m).any()))
             messages = make_outputs(
                 prediction,
                 rgb=rgb,

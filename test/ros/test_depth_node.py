@@ -78,7 +78,6 @@ def test_an_image_gives_every_output_with_its_stamp_and_frame(robot: Any, rgb: n
     assert answers['depth/preview'].encoding in ('rgb8', 'bgr8')
 
 
-@pytest.mark.skipif(DepthStats is None, reason='llm_mde_msgs is not installed')
 def test_one_output_per_image_at_a_rate_that_the_machine_can_hold(robot: Any, rgb: np.ndarray):
     robot.listen('depth/image')
     skipped, dropped = robot.count('skipped'), robot.count('dropped')
@@ -90,6 +89,7 @@ def test_one_output_per_image_at_a_rate_that_the_machine_can_hold(robot: Any, rg
     assert (robot.count('skipped'), robot.count('dropped')) == (skipped, dropped)
 
 
+@pytest.mark.skipif(DepthStats is None, reason='llm_mde_msgs is not installed')
 def test_stats_tell_the_stages_and_the_prompt(robot: Any, rgb: np.ndarray):
     robot.listen('stats')
     stats = robot.answer('stats', robot.show(rgb))

@@ -78,6 +78,17 @@ def test_what_is_wrong_is_said(counters, change, part, level, sentence):
     assert sentence in status.message
 
 
+def test_images_without_any_depth_are_told(counters):
+    for _ in range(4):
+        counters.count_seen(anything=False)
+    assert statuses(GOOD, counters)['depth: output'].level == OK
+    counters.count_seen(anything=False)
+    status = statuses(GOOD, counters)['depth: output']
+    assert (status.level, status.message[:38]) == (WARN, 'No depth at all in the last 5 images: ')
+    counters.count_seen(anything=True)
+    assert statuses(GOOD, counters)['depth: output'].level == OK
+
+
 def test_a_silent_camera_is_told_after_a_while():
     counters = FrameCounters()
     just_now, long_ago = time.monotonic() - 1, time.monotonic() - 10

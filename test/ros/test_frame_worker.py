@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 import time
 from typing import Any
 from unittest.mock import Mock  # raises what libraries do when memory is out, at a chosen place
@@ -168,6 +169,14 @@ def test_depth_is_filtered_over_time_as_the_parameters_say(bench):
     bench.put(second=4)
     message = bench.publishers.sent[-1][1]
     assert set(np.frombuffer(message.data, np.float32)) == {np.float32(4.1)}
+
+
+def test_frames_that_nothing_is_seen_in_or_left_of_are_counted(bench):
+    for second, (depth_m, blind) in enumerate([(2.0, 0), (np.nan, 1), (50.0, 2), (2.0, 0)]):
+        bench.parameters = replace(bench.parameters, depth_max_m=10.0)
+        bench.estimator.depth_m = depth_m
+        bench.put(second=second + 1)
+        assert bench.counters.blind_in_a_row == blind
 
 
 def test_a_frame_is_made_with_the_parameters_of_one_moment(bench):

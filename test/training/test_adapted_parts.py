@@ -12,7 +12,7 @@ import torch
 from training.conftest import small_rooms
 
 from llm_mde_core import DepthEstimator, LLMMDEForDepthEstimation, load_adapter
-from llm_mde_core.lora import base_sha256
+from llm_mde_core.lora import METRES, base_sha256
 from llm_mde_train.adapted_parts import (
     TRAIN_CHOICES,
     fit_scale_shift,
@@ -136,4 +136,15 @@ def test_adapter_of_a_twin_with_other_weights_is_refused(start, tiny_model_dir, 
     with torch.no_grad():
         twin.head.norm.bias[0] += 1e-3
     with pytest.raises(ValueError, match=r'made for another model .* adapt this one again'):
+        load_adapter(twin, tmp_path)
+
+
+@pytest.mark.parametrize('name', METRES)
+def test_adapter_of_a_twin_whose_metres_are_others_is_refused(
+    name, start, tiny_model_dir, tmp_path
+):
+    save_adapter(make_adaptable(start, train='head'), tmp_path, model=str(tiny_model_dir))
+    twin = LLMMDEForDepthEstimation.from_pretrained(tiny_model_dir)
+    setattr(twin.config, name, 2 * getattr(twin.config, name))
+    with pytest.raises(ValueError, match=r'weights or metres differ: adapt this one again'):
         load_adapter(twin, tmp_path)
