@@ -21,8 +21,8 @@ from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.lora import add_lora
 from llm_mde_ros.dds_domain import spinning_node, use_own_domain
 from llm_mde_ros.node_process import NodeProcess
-from soak.accounts import Vitals, table, verdict
-from soak.faults import FAULTS, rest, start_threads
+from soak.accounts import ONE_LIFE, Vitals, table, verdict
+from soak.faults import FAULTS, rest, restart, start_threads
 from soak.robot import DIAGNOSTICS_PERIOD_S, NODE, SoakRobot
 
 FAULT_PERIOD_S = 2.0  # the mean of a random time between two faults
@@ -69,15 +69,19 @@ def make_faults(robot: SoakRobot, seconds: float, made: list[tuple[float, str]])
     """Send images and make faults at random times; `made` tells when (s) which."""
     robot.start()
     start_threads(robot)
-    next_fault_s, next_minute, rest_s = 0.0, 1, max(seconds / RESTS, LEAST_REST_S)
+    next_fault_s, next_minute = 0.0, 1
+    next_rest_s = rest_s = max(seconds / RESTS, LEAST_REST_S)
     while robot.seconds < seconds:
         if robot.seconds >= 60 * next_minute:
             print(progress(robot, len(made)), flush=True)
             next_minute += 1
-        if robot.seconds >= rest_s * (len(robot.rests) + 1):
+        is_one_life = ONE_LIFE[0] <= robot.seconds / seconds < ONE_LIFE[1]
+        if robot.seconds >= next_rest_s and not is_one_life:
             rest(robot)
+            next_rest_s = robot.seconds + rest_s
         if robot.seconds >= next_fault_s:
-            fault = robot.random.choices(list(FAULTS), weights=list(FAULTS.values()))[0]
+            drawn = {f: w for f, w in FAULTS.items() if f is not restart or not is_one_life}
+            fault = robot.random.choices(list(drawn), weights=list(drawn.values()))[0]
             made.append((robot.seconds, fault.__name__))
             fault(robot)
             next_fault_s = robot.seconds + robot.random.expovariate(1 / FAULT_PERIOD_S)

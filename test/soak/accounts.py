@@ -19,6 +19,9 @@ FATES = ('published', 'skipped', 'rate limited', 'unwanted', 'dropped')
 REFUSED = ('dropped: image', 'dropped: camera_info')  # what bad images and calibrations meet
 FIRST, LAST = (0.25, 0.45), (0.8, 1.0)  # of the run; caches fill before
 MAX_MEMORY_DRIFT = 0.02
+# Of the run: the node is not restarted, so that what a life of it piles up is seen. What it holds
+# then depends on what it last received and sent: 5 % of noise.
+ONE_LIFE, MAX_LIFE_DRIFT = (0.45, 0.8), 0.1
 UNITS_M = {'32FC1': ('=f4', 1.0), '16UC1': ('=u2', 0.001)}
 MAX_GROWTH = 0  # threads, file descriptors
 
@@ -160,6 +163,7 @@ def verdict(accounts: Accounts, samples: Sequence[Vitals], rests: Sequence[Vital
         _none('outputs from bad input', len(accounts.wrong)),
         _none('requests with a wrong answer', len(accounts.failed)),
         _memory(rests, samples),
+        _memory_of_one_life(samples),
         _growth(samples, 'threads'),
         _growth(samples, 'file_descriptors'),
     ]
@@ -181,6 +185,21 @@ def _memory(rests: Sequence[Vitals], samples: Sequence[Vitals]) -> Row:
         'memory at rest',
         f'{before:.1f} -> {after:.1f} MiB ({drift:+.2%}), at most {most:.1f}',
         '' if is_kept else f'must not grow by {MAX_MEMORY_DRIFT:.0%}',
+    )
+
+
+def _memory_of_one_life(samples: Sequence[Vitals]) -> Row:
+    (start, end), end_s = ONE_LIFE, samples[-1].second
+    third = (end - start) / 3
+    before, after = (
+        median(during(samples, part, 'memory_mib', end_s=end_s))
+        for part in ((start, start + third), (end - third, end))
+    )
+    drift, minutes = after / before - 1, (end - start) * end_s / 60
+    return Row(
+        'memory without restarts',
+        f'{before:.1f} -> {after:.1f} MiB ({drift:+.2%}) in {minutes:.0f} minutes',
+        '' if drift <= MAX_LIFE_DRIFT else f'must not grow by {MAX_LIFE_DRIFT:.0%}',
     )
 
 
