@@ -86,7 +86,8 @@ def infer(
             )
         for sentence in failures:
             errors.print(sentence, style='red')
-        print(f'{done - len(failures)} images done, in {out}.')
+        good = done - len(failures)
+        print(f'{good} image{"" if good == 1 else "s"} done, in {out}.')
     if failures or not done:
         raise typer.Exit(1)
 

@@ -41,7 +41,7 @@ def model(tiny_model_dir) -> tuple[str, ...]:
 def test_infer_writes_depth_preview_and_cloud_of_an_image(folder, tmp_path, model):
     out = tmp_path / 'out'
     said = run('infer', folder / 'a.png', '--out', out, '--hfov-deg', 60, '--ply', *model)
-    assert '1 images done' in said
+    assert '1 image done' in said
     assert sorted(p.name for p in out.iterdir()) == ['a.ply', 'a_depth.png', 'a_preview.png']
     depth_mm = cv2.imread(str(out / 'a_depth.png'), cv2.IMREAD_UNCHANGED)
     assert (depth_mm.dtype, depth_mm.shape) == (np.uint16, (48, 64))

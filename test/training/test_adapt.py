@@ -208,6 +208,10 @@ def test_verdict_is_plain(trained):
     best = replace(result, after=at(result.after, abs_rel=0.01))
     assert best.worthwhile
     assert adapt_report.verdict(best).startswith('Worth it: AbsRel 0.010')
+    name, figure = best.best_rival
+    tied = replace(result, after=at(result.after, abs_rel=0.97 * figure))
+    assert tied.worthwhile
+    assert adapt_report.verdict(tied).startswith('Hardly worth it: AbsRel')
     worst = replace(result, after=at(result.after, abs_rel=9.0))
     assert not worst.worthwhile
     assert adapt_report.verdict(worst).startswith('NOT worth it')

@@ -24,6 +24,7 @@ TITLES = {
     'after': 'adapted model',
 }
 ERROR_LIMIT = 0.5
+CLEARLY = 0.95  # of the error of the best of the others: less of a gain is noise
 ENOUGH_STEPS = 0.25  # of those planned; with fewer, time was what training lacked
 ONLY_IN_JSON = ('shot_stamps_ns', 'tuning')  # too long for the page
 
@@ -62,7 +63,10 @@ def verdict(result: Adaptation) -> str:
     name, best = result.best_rival
     ours, rival = result.after.mean('abs_rel'), TITLES[name]
     if result.worthwhile:
-        return f'Worth it: AbsRel {ours:.3f} adapted; the best of the others, {rival}: {best:.3f}.'
+        compared = f'AbsRel {ours:.3f} adapted; the best of the others, {rival}: {best:.3f}.'
+        if ours < CLEARLY * best:
+            return f'Worth it: {compared}'
+        return f'Hardly worth it: {compared} {_remedy(result)}'
     if not result.best_step and result.train != 'scale_shift':
         return f'NOT worth it: nothing was learnt, the adapter changes nothing. {_remedy(result)}'
     return (
