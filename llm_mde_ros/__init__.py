@@ -10,7 +10,7 @@ if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ.setdefault('GOMP_SPINCOUNT', '1000')  # GNU's OpenMP, which torch brings for Linux
 
 # Before torch loads oneDNN. It and torch's side of it keep what they make for every size of image
-# that they ever met, 25 kB a kernel and a thousand of them: memory would grow with every other lens
-# and mode of the camera. `tiny` needs 21 for one size.
+# that they ever met, 25 kB a kernel and a thousand of them: memory would grow with every other
+# lens and mode of the camera. `tiny` needs 21 for one size.
 os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '128')
 os.environ.setdefault('LRU_CACHE_CAPACITY', '128')
