@@ -17,7 +17,6 @@ from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.geometry import Camera
 from llm_mde_core.model_files import CHECKPOINTS, read_object
 from llm_mde_ros.parameters import DepthNodeParameters
-from llm_mde_ros.self_test import check_sight
 from llm_mde_ros.told_text import in_utf8
 
 if TYPE_CHECKING:
@@ -62,9 +61,7 @@ def load_model(
     announced: Callable[[], Camera | None] = lambda: None,
 ) -> LoadedModel:
     """
-    Load the model and its adapter, warm them up and see that they see something.
-
-    Raises OSError, ValueError or RuntimeError if one of these fails.
+    Load the model and its adapter and warm them up; OSError, ValueError, RuntimeError if it fails.
 
     `announced` is asked for the camera when the network is compiled, because that is done anew
     for every size and focal length; None: it is the one that the parameters describe. Where a
@@ -174,8 +171,3 @@ def _warm_up(estimator: DepthEstimator, camera: Camera, log: RcutilsLogger) -> N
         log.info(f'Warm after {estimator.warm_up(camera):.1f} s.')
     except ValueError as error:  # an exported network has one size
         log.warning(in_utf8(f'Not warmed up: {error}'))
-        return
-    try:
-        check_sight(estimator, camera)
-    except ValueError as error:
-        raise ValueError(f'{estimator.info()["model"]!r} is of no use: {error}') from error

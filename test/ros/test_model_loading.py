@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 import math
 from pathlib import Path
-import shutil
 import threading
 
 import pytest
@@ -137,14 +136,3 @@ def test_a_size_that_the_network_refuses_is_a_warning(
     log = Log()
     assert load_model(parameters_of(tiny_model_dir), log)
     assert log.sentences[-1] == ('warning', 'Not warmed up: it was exported for 320x240')
-
-
-@pytest.mark.parametrize('pushed', [50.0, -50.0])
-def test_a_model_that_sees_nothing_is_refused(tiny_model_dir: Path, tmp_path: Path, pushed: float):
-    parameters = parameters_of(tiny_model_dir)
-    blind = load_model(parameters, Log()).estimator.model
-    blind.head.out[-1].bias.data[0] += pushed
-    shutil.copytree(tiny_model_dir, tmp_path / 'blind')
-    blind.save_pretrained(tmp_path / 'blind')
-    with pytest.raises(ValueError, match=r'blind. is of no use: it sees .* in only 0% of a test'):
-        load_model(replace(parameters, model=str(tmp_path / 'blind')), Log())
