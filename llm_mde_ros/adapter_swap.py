@@ -14,16 +14,21 @@ from statistics import median
 import threading
 import time
 
+import numpy as np
+import torch
+
 from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.geometry import Camera
 from llm_mde_ros.model_loading import LoadedModel
-from llm_mde_ros.self_test import check_depth, self_test_image
 from llm_mde_ros.served_model import ServedModel
 
 ENOUGH_RUNS = 3  # of each network, in turns
 MAX_RUNS = 15  # before it is too slow: the machine may have been busy
 MAX_SLOWDOWN = 2.0
 PAUSE_S = 0.01  # between two runs, so that a frame that waits gets its turn
+LEAST_SEEN = 0.5  # of a test image: what sees less is no model of any room
+BLOCKS = (6, 8)  # rows and columns of a test image
+PLAIN = (0, 255)  # grey of the first test images: a covered lens, and a lamp
 EXPECTED_ERRORS = (OSError, ValueError, RuntimeError)  # RuntimeError: torch, out of memory
 
 
@@ -139,7 +144,7 @@ def compare(
                 prediction = estimator.infer(rgb, request.camera)
             taken_s.append(sum(prediction.stage_s.values()))
             if estimator is candidate:
-                check_depth(prediction.depth, *candidate.depth_range_m)
+                _check_depth(prediction.depth, *candidate.depth_range_m)
             time.sleep(PAUSE_S)
         if runs >= ENOUGH_RUNS and median(new_s[1:]) <= MAX_SLOWDOWN * median(old_s[1:]):
             return
@@ -147,6 +152,25 @@ def compare(
         f'it takes {1e3 * median(new_s[1:]):.0f} ms for a test image, what serves '
         f'{1e3 * median(old_s[1:]):.0f} ms'
     )
+
+
+def self_test_image(camera: Camera, *, number: int) -> np.ndarray:
+    """Return black, white, or blocks of random colours, the same each time: uint8 (H, W, 3)."""
+    rows, columns = BLOCKS
+    blocks = np.random.default_rng(number).integers(0, 256, (rows, columns, 3), np.uint8)
+    if number < len(PLAIN):
+        blocks[:] = PLAIN[number]
+    row = np.arange(camera.height) * rows // camera.height
+    column = np.arange(camera.width) * columns // camera.width
+    return blocks[row][:, column]
+
+
+def _check_depth(depth: torch.Tensor, min_m: float, max_m: float) -> None:
+    seen = float(((depth >= min_m) & (depth <= max_m)).float().mean())  # NaN is neither
+    if seen < LEAST_SEEN:
+        raise ValueError(
+            f'it sees depth from {min_m:g} to {max_m:g} m in only {seen:.0%} of a test image'
+        )
 
 
 def _named(adapter: str) -> str:

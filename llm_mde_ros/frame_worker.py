@@ -22,7 +22,7 @@ from llm_mde_ros.frame_slot import Frame, FrameSlot, RateLimiter
 from llm_mde_ros.frame_times import FrameTimes
 from llm_mde_ros.live_accuracy import LiveAccuracy
 from llm_mde_ros.output_publishers import OutputPublishers
-from llm_mde_ros.outputs import make_outputs, published_depth
+from llm_mde_ros.outputs import make_outputs, within_limits
 from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.saved_frame import WorkedFrame
 from llm_mde_ros.served_model import ServedModel
@@ -141,7 +141,6 @@ class FrameWorker:
             with stage('stats'):
                 stats = depth_stats(
                     prediction,
-                    depth_m=published_depth(prediction, parameters.output_settings).cpu().numpy(),
                     header=frame.message.header,
                     counters=self._counters,
                     times=times,
@@ -199,9 +198,10 @@ class FrameWorker:
                 stamp_ns=frame.stamp_ns,
                 settings=parameters.filter_settings,
             )
-            prediction = replace(prediction, depth=depth)
-            sent_m = published_depth(prediction, parameters.output_settings)
-            self._counters.count_seen(bool(torch.isfinite(sent_m).any()))
+            prediction = within_limits(
+                replace(prediction, depth=depth), parameters.output_settings
+            )
+            self._counters.count_seen(bool(torch.isfinite(prediction.depth).any()))
             messages = make_outputs(
                 prediction,
                 rgb=rgb,
@@ -219,7 +219,6 @@ class FrameWorker:
             source_info=info,
             header=frame.message.header,
             times=times,
-            output_settings=parameters.output_settings,
         )
         return worked, messages, compare
 

@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.geometry import Camera, back_project
 from llm_mde_ros.conversions import depth_to_image
-from llm_mde_ros.outputs import OutputSettings, depth_to_preview, published_depth
+from llm_mde_ros.outputs import OutputSettings, depth_to_preview, within_limits
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
 
@@ -121,8 +121,7 @@ def infer_files(
             if lens.fx is not None and rgb.shape != size:
                 raise ValueError(f'{name} has another size than the image that fx is for.')
             camera = lens.camera(width=rgb.shape[1], height=rgb.shape[0])
-            depth = published_depth(estimator.infer(rgb, camera), OutputSettings())
-            depth_m = depth.cpu().numpy()
+            depth_m = within_limits(estimator.infer(rgb, camera), OutputSettings()).depth_m
         except ValueError as error:
             failures.append(str(error))
         else:

@@ -1,7 +1,7 @@
 """A depth prediction -> the messages of one frame: shared by the node and by replay."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 from typing import Any
 
@@ -85,32 +85,33 @@ def make_outputs(
     """
     Return the wanted messages by topic, all with the image's header; nothing else is computed.
 
-    rgb: uint8 (H, W, 3). camera: that of the image. source_info: where it came from, if anywhere.
+    prediction: what within_limits() returned. rgb: uint8 (H, W, 3). camera: that of the image.
+    source_info: where it came from, if anywhere.
     """
     unknown = sorted(set(wanted) - set(OUTPUT_TOPICS))
     if unknown:
         raise ValueError(f'unknown outputs {unknown}, known: {", ".join(OUTPUT_TOPICS)}')
     messages: dict[str, Any] = {}
-    if not {'depth/image', 'depth/preview', 'points'}.isdisjoint(wanted):
-        depth = published_depth(prediction, settings)
-    if not {'depth/image', 'depth/preview'}.isdisjoint(wanted):
-        depth_m = depth.cpu().numpy()
     if 'depth/image' in wanted:
-        messages['depth/image'] = depth_to_image(depth_m, header, settings.depth_encoding)
+        messages['depth/image'] = depth_to_image(
+            prediction.depth_m, header, settings.depth_encoding
+        )
     if 'depth/camera_info' in wanted:
         messages['depth/camera_info'] = camera_to_info(camera, header, source_info)
     if 'depth/preview' in wanted:
-        messages['depth/preview'] = preview_to_image(depth_to_preview(depth_m, settings), header)
+        preview = depth_to_preview(prediction.depth_m, settings)
+        messages['depth/preview'] = preview_to_image(preview, header)
     if 'confidence' in wanted:
         messages['confidence'] = mono_to_image(prediction.confidence, header)
     if 'points' in wanted:
-        messages['points'] = _cloud(depth, prediction, rgb, camera, header, settings)
+        messages['points'] = _cloud(prediction, rgb, camera, header, settings)
     return messages
 
 
-def published_depth(prediction: DepthPrediction, settings: OutputSettings) -> torch.Tensor:
-    """Return depth with NaN where it is unknown or beyond the limits, float32 (H, W)."""
-    return limit_depth(prediction.depth, settings.depth_min_m, settings.depth_max_m)
+def within_limits(prediction: DepthPrediction, settings: OutputSettings) -> DepthPrediction:
+    """Return the prediction with NaN where its depth is unknown or beyond the limits."""
+    depth = limit_depth(prediction.depth, settings.depth_min_m, settings.depth_max_m)
+    return replace(prediction, depth=depth)
 
 
 def depth_to_preview(depth_m: np.ndarray, settings: OutputSettings) -> np.ndarray:
@@ -125,7 +126,6 @@ def depth_to_preview(depth_m: np.ndarray, settings: OutputSettings) -> np.ndarra
 
 
 def _cloud(
-    depth: torch.Tensor,
     prediction: DepthPrediction,
     rgb: np.ndarray,
     camera: Camera,
@@ -133,7 +133,7 @@ def _cloud(
     settings: OutputSettings,
 ) -> PointCloud2:
     picked = np.s_[:: settings.points_stride, :: settings.points_stride]
-    depth = depth[picked].contiguous()
+    depth = prediction.depth[picked].contiguous()
     if settings.points_confidence_enable and settings.points_min_confidence > 0:
         certain = prediction.certainty[picked] >= settings.points_min_confidence
         depth = torch.where(certain, depth, torch.nan)

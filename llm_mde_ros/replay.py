@@ -25,7 +25,7 @@ from llm_mde_ros.bags import (
 )
 from llm_mde_ros.camera_history import CameraHistory
 from llm_mde_ros.camera_source import CameraSource
-from llm_mde_ros.outputs import OutputSettings, make_outputs
+from llm_mde_ros.outputs import OutputSettings, make_outputs, within_limits
 from llm_mde_ros.resumable_bag import ResumableBag, check_new
 
 OUTPUT_TYPES = {
@@ -195,7 +195,7 @@ class Frames:
             rectified=self.options.image_rectified,
         )
         return make_outputs(
-            self.estimator.infer(rgb, camera),
+            within_limits(self.estimator.infer(rgb, camera), self.options.settings),
             rgb=rgb,
             camera=camera,
             header=image.header,

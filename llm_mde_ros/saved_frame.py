@@ -25,7 +25,6 @@ from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.conversions import camera_to_info
 from llm_mde_ros.frame_times import FrameTimes
 from llm_mde_ros.image_files import write_depth, write_ply, write_png
-from llm_mde_ros.outputs import OutputSettings, published_depth
 
 UNFINISHED = '.unfinished_'
 ABANDONED_AFTER_S = 3600.0  # writing takes seconds
@@ -41,7 +40,6 @@ class WorkedFrame:
     source_info: CameraInfo | None  # what the camera came from
     header: Header
     times: FrameTimes
-    output_settings: OutputSettings
 
 
 def save_frame(frame: WorkedFrame, *, folder: Path, about: dict[str, Any]) -> Path:
@@ -53,8 +51,7 @@ def save_frame(frame: WorkedFrame, *, folder: Path, about: dict[str, Any]) -> Pa
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
-    depth = published_depth(frame.prediction, frame.output_settings)
-    depth_m = depth.cpu().numpy()
+    depth_m = frame.prediction.depth_m
     with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as scratch:
         part = Path(scratch) / 'frame'
         part.mkdir()

@@ -23,7 +23,6 @@ except ImportError:  # without its own messages the node works and leaves out `s
 def depth_stats(
     prediction: DepthPrediction,
     *,
-    depth_m: np.ndarray,
     header: Header,
     counters: FrameCounters,
     times: FrameTimes,
@@ -32,12 +31,13 @@ def depth_stats(
     accuracy: LiveAccuracy,
 ) -> DepthStats:
     """
-    Fill the message; depth_m is what is published of the prediction, NaN where unknown.
+    Fill the message; the prediction is what is published, NaN where unknown.
 
     made_by: model and adapter. calibrated: the camera is from camera_info. accuracy: before
     compare() learns of this frame.
     """
     figures, correction = accuracy.figures(), accuracy.correction
+    depth_m = prediction.depth_m
     known = depth_m[np.isfinite(depth_m)]
     low, median, high = np.percentile(known, (0, 50, 100)) if known.size else [np.nan] * 3
     return DepthStats(

@@ -13,7 +13,7 @@ import torch
 
 from llm_mde_core.geometry import Camera
 from llm_mde_core.prediction import DepthPrediction
-from llm_mde_ros.outputs import OutputSettings, make_outputs
+from llm_mde_ros.outputs import OutputSettings, make_outputs, within_limits
 
 HEIGHT, WIDTH = 29, 37
 RNG = np.random.default_rng(5)
@@ -88,7 +88,12 @@ def test_a_cloud_is_the_reference_byte_for_byte(camera: Camera, change: dict):
     depth_m, settings = make_depth(), replace(OutputSettings(), **change)
     prediction = DepthPrediction(torch.tensor(depth_m), lambda: torch.tensor(CONFIDENCE), {})
     message = make_outputs(
-        prediction, rgb=RGB, camera=camera, header=Header(), wanted=['points'], settings=settings
+        within_limits(prediction, settings),
+        rgb=RGB,
+        camera=camera,
+        header=Header(),
+        wanted=['points'],
+        settings=settings,
     )['points']
     expected = [point for point in expected_points(depth_m, camera, settings) if point]
     assert message.height * message.width == len(expected)

@@ -23,6 +23,7 @@ from llm_mde_ros.outputs import (
     OutputSettings,
     depth_to_preview,
     make_outputs,
+    within_limits,
 )
 
 HEIGHT, WIDTH = 12, 16
@@ -54,7 +55,7 @@ def make_prediction():
 
 def outputs(prediction, header, *wanted, settings=OPEN, camera=CAMERA, **more):
     return make_outputs(
-        prediction,
+        within_limits(prediction, settings),
         rgb=RGB,
         camera=camera,
         header=header,
@@ -86,7 +87,10 @@ def test_only_what_is_wanted_is_made(header, topic):
 )
 def test_nothing_is_computed_for_what_is_not_wanted(header, topics, unused):
     without = replace(make_prediction(), **{unused: None})
-    assert set(outputs(without, header, *topics)) == set(topics)
+    messages = make_outputs(
+        without, rgb=RGB, camera=CAMERA, header=header, wanted=topics, settings=OPEN
+    )
+    assert set(messages) == set(topics)
 
 
 def test_an_unknown_output_is_refused(header):

@@ -21,7 +21,6 @@ import yaml
 from llm_mde_core.geometry import Camera
 from llm_mde_core.prediction import DepthPrediction
 from llm_mde_ros.frame_times import FrameTimes
-from llm_mde_ros.outputs import OutputSettings
 from llm_mde_ros.saved_frame import ABANDONED_AFTER_S, UNFINISHED, WorkedFrame, save_frame
 
 FILES = {'camera_info.yaml', 'cloud.ply', 'color.png', 'depth.npy', 'depth.png', 'info.json'}
@@ -41,7 +40,6 @@ def frame_of(depth_m: np.ndarray) -> WorkedFrame:
         source_info=None,
         header=header,
         times=FrameTimes(received_s=0.0),
-        output_settings=OutputSettings(),
     )
 
 

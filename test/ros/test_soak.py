@@ -6,6 +6,7 @@ from collections import Counter
 import math
 import os
 from pathlib import Path
+from random import Random
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
+import soak.__main__
 from soak.accounts import Accounts, Row, Vitals, counts_of, table, verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -161,6 +163,44 @@ def test_the_table_says_what_is_broken() -> None:
     text = table([Row('threads', '3 -> 4', 'must not grow'), Row('received', '5')])
     assert '| threads | 3 -> 4 | BROKEN: must not grow |' in text
     assert '| received | 5 |  |' in text
+
+
+class Clock:
+    """A robot for which only time goes on."""
+
+    def __init__(self) -> None:
+        self.seconds, self.random, self.rests = 0.0, Random(1), []
+
+    def start(self) -> None:
+        pass
+
+    settle = start
+
+    def tick(self) -> None:
+        self.seconds += 0.5
+
+
+def test_a_third_of_a_run_has_no_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def restart(_robot: Clock) -> None:
+        pass
+
+    def pause(_robot: Clock) -> None:
+        pass
+
+    rests_s: list[float] = []
+    monkeypatch.setattr(soak.__main__, 'rest', lambda robot: rests_s.append(robot.seconds))
+    monkeypatch.setattr(soak.__main__, 'restart', restart)
+    monkeypatch.setattr(soak.__main__, 'FAULTS', {restart: 1, pause: 1})
+    monkeypatch.setattr(soak.__main__, 'start_threads', lambda _robot: None)
+    monkeypatch.setattr(soak.__main__, 'progress', lambda *_: '')
+    made: list[tuple[float, str]] = []
+    soak.__main__.make_faults(Clock(), 3600.0, made)
+    restarts_s = [second for second, name in made if name == 'restart']
+    pauses_s = [second for second, name in made if name == 'pause']
+    within = [[1620 <= s < 2880 for s in times] for times in (rests_s, restarts_s, pauses_s)]
+    assert [any(each) for each in within] == [False, False, True]
+    assert np.diff(rests_s).min() > 100
+    assert (len(rests_s) > 15, len(restarts_s) > 100) == (True, True)
 
 
 def test_two_minutes_of_the_real_node(tiny_model_dir: Path, tmp_path: Path) -> None:
