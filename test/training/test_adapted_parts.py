@@ -12,7 +12,7 @@ import torch
 from training.conftest import small_rooms
 
 from llm_mde_core import DepthEstimator, LLMMDEForDepthEstimation, load_adapter
-from llm_mde_core.lora import METRES, base_sha256
+from llm_mde_core.lora import base_sha256
 from llm_mde_train.adapted_parts import (
     TRAIN_CHOICES,
     fit_scale_shift,
@@ -139,7 +139,9 @@ def test_adapter_of_a_twin_with_other_weights_is_refused(start, tiny_model_dir, 
         load_adapter(twin, tmp_path)
 
 
-@pytest.mark.parametrize('name', METRES)
+@pytest.mark.parametrize(
+    'name', ['canonical_focal_px', 'image_size', 'min_depth_m', 'max_depth_m']
+)
 def test_adapter_of_a_twin_whose_metres_are_others_is_refused(
     name, start, tiny_model_dir, tmp_path
 ):
