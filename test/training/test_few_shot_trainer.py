@@ -102,6 +102,17 @@ def test_what_only_harms_is_not_kept(trainer_with, batches, tiny_model_dir):
     assert head_of(trainer.best()).equal(start)
 
 
+def test_it_stops_when_validation_gains_no_more(trainer_with, batches):
+    figures = iter([0.9, 0.3, 0.2, 0.5, 0.6, 0.7])
+    trainer, parts = trainer_with(replace(QUICK, steps=9, validations=9, patience=2)), []
+    history = trainer.run(
+        batches.next, lambda _: next(figures), notify=lambda done, _: parts.append(done)
+    )
+    assert [validation.abs_rel for validation in history] == [0.9, 0.3, 0.2, 0.5, 0.6]
+    assert best_of(history).step == 2
+    assert parts[-1] == 1.0
+
+
 def test_a_slow_machine_ends_in_time_with_small_steps(trainer_with, batches, monkeypatch):
     clock = iter(range(0, 10_000, 30))
     monkeypatch.setattr('time.monotonic', lambda: next(clock))
