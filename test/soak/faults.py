@@ -227,7 +227,7 @@ def rest(robot: SoakRobot) -> None:
     Bring the node to one and the same state, and note what it holds.
 
     Else the publishers hold the last images and clouds, which are of any size, and more of them
-    the more outputs were ever listened to.
+    the more outputs were ever listened to; an adapter is some megabytes, too.
     """
     picture = robot.camera.picture
     robot.settle()
@@ -235,6 +235,10 @@ def rest(robot: SoakRobot) -> None:
     robot.camera.picture = Picture()
     plain = {name: values[0] for name, values in DYNAMIC.items()}
     robot.expect(set_parameters(robot, plain, sending=False), f'parameters became {plain}')
+    if LoadAdapter is not None:
+        request = LoadAdapter.Request(adapter='')
+        answer = robot.call(LoadAdapter, 'load_adapter', request, sending=False)
+        robot.expect(answer.success, f'no adapter serves ({answer.message})')
     change_state(robot, anew=True)
     robot.ticks(REST_IMAGES)
     robot.settle()
