@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import ctypes
+import gc
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
@@ -28,8 +29,10 @@ def give_back_freed_memory() -> None:
     """
     Give back what is free now, as after a model: what the next one needs does not fit its gaps.
 
-    Takes some milliseconds, and as many again in the next frames.
+    Networks hold themselves in circles, which Python looks for too seldom by itself. Takes some
+    milliseconds, and as many again in the next frames.
     """
+    gc.collect()
     malloc_trim = _of_glibc('malloc_trim')
     if malloc_trim is not None:
         malloc_trim(0)
