@@ -58,6 +58,35 @@ del pieces
 {call}
 print(own_mib() - before)
 """
+CIRCLES = """
+from pathlib import Path
+from llm_mde_ros.freed_memory import give_back_freed_memory
+def own_mib():
+    status = Path('/proc/self/status').read_text()
+    return int(status.split('RssAnon:')[1].split()[0]) // 1024
+before = own_mib()
+class Network:
+    def __init__(self):
+        self.weights = b'x' * 60_000_000
+        self.part = self
+network = Network()
+del network
+{call}
+print(own_mib() - before)
+"""
+FROZEN = """
+import gc
+from threading import Event
+import rclpy
+from llm_mde_ros import __main__ as executable
+from llm_mde_ros.dds_domain import use_own_domain
+use_own_domain()
+stop = Event()
+stop.set()
+rclpy.init(args=['--ros-args', '-p', 'autostart:=false'])
+executable.run(stop)
+print(gc.get_freeze_count())
+"""
 KERNELS = """
 import ctypes
 {imported}
@@ -110,6 +139,16 @@ def test_what_one_thread_freed_serves_the_others(tmp_path: Path) -> None:
 def test_what_is_free_between_the_used_can_be_given_back() -> None:
     assert printed(GAPS.format(call='give_back_freed_memory()')) < 10
     assert printed(GAPS.format(call='')) > 50
+
+
+@linux_only
+def test_what_holds_itself_in_a_circle_is_given_back() -> None:
+    assert printed(CIRCLES.format(call='give_back_freed_memory()')) < 10
+    assert printed(CIRCLES.format(call='')) > 50
+
+
+def test_libraries_are_not_looked_through_for_garbage() -> None:
+    assert printed(FROZEN) > 200_000
 
 
 @linux_only
