@@ -326,6 +326,11 @@ def demo_table(report: dict[str, Any]) -> Table:
     table.add_row('AbsRel against true depth', shown(abs_rel, none='no true depth'))
     for name, count in report['node'].items():
         table.add_row(f'the node says: {name}', str(count), style='dim')
+    if report['node'].get('skipped'):
+        table.caption = (
+            'Skipped: they came while the network was busy with another image, because the machine '
+            'is slow or does other things too. --rate 0.5 plays at half the speed.'
+        )
     return table
 
 

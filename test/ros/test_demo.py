@@ -14,10 +14,12 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
+from rich.console import Console
 import small_bags
 
 from llm_mde_ros import demo
 from llm_mde_ros.bags import BagReader
+from llm_mde_ros.cli import demo_table
 from llm_mde_ros.conversions import image_to_depth
 from llm_mde_ros.true_depth import abs_rel
 
@@ -223,3 +225,21 @@ def test_demo_of_the_shared_bags(name, rate, tmp_path, tiny_model_dir):
     assert report['frames_in'] == report['node']['received']
     assert report['frames_out'] >= 1
     assert report['abs_rel'] > 0
+
+
+@pytest.mark.parametrize(('skipped', 'hints'), [(0, False), (3, True)])
+def test_skipped_images_are_explained(skipped: int, hints: bool) -> None:
+    report = {
+        'bag': 'bag',
+        'model': 'tiny',
+        'frames_in': 40,
+        'frames_out': 40 - skipped,
+        'frames_skipped': skipped,
+        'player_behind_s': 0.0,
+        'latency_ms': {'p50': 60.0, 'p95': 70.0},
+        'abs_rel': None,
+        'node': {'received': 40, 'skipped': skipped},
+    }
+    console = Console(record=True, width=200)
+    console.print(demo_table(report))
+    assert ('--rate' in console.export_text()) == hints
