@@ -213,18 +213,40 @@ def test_without_the_training_package_the_error_says_what_to_do(tmp_path, monkey
         demo.render_bag(tmp_path / 'room', say=print)
 
 
-@pytest.mark.parametrize(('name', 'rate'), [('tum_fr1_rpy_mcap', 0.3), ('icsl_corridor_db3', 4)])
-def test_demo_of_the_shared_bags(name, rate, tmp_path, tiny_model_dir):
-    if not (SHARED_BAGS / name).exists():
-        pytest.skip(f'{SHARED_BAGS / name} is not on this machine')
+@pytest.fixture
+def shared_bag(request) -> Path:
+    """Return a bag of real frames by its name."""
+    bag = SHARED_BAGS / request.param
+    if not bag.exists():
+        pytest.skip(f'{bag} is not on this machine')
+    return bag
+
+
+@pytest.mark.parametrize('shared_bag', ['tum_fr1_rpy_mcap'], indirect=True)
+def test_demo_of_a_real_bag(shared_bag, tmp_path, tiny_model_dir):
     out = tmp_path / 'out'
-    arguments = ('--model', tiny_model_dir, '--rate', rate)
-    status, output = run_demo('--bag', SHARED_BAGS / name, '--out', out, *arguments)
+    arguments = ('--model', tiny_model_dir, '--rate', 0.3)
+    status, output = run_demo('--bag', shared_bag, '--out', out, *arguments)
     assert status == 0, output
     report = json.loads((out / 'demo.json').read_text())
     assert report['frames_in'] == report['node']['received']
     assert report['frames_out'] >= 1
     assert report['abs_rel'] > 0
+
+
+@pytest.mark.parametrize('shared_bag', ['icsl_corridor_db3'], indirect=True)
+def test_adapted_to_a_real_bag_the_node_publishes_better_depth(shared_bag, tmp_path):
+    command = [sys.executable, '-m', 'llm_mde_train', 'adapt', '--bag', shared_bag]
+    command += ['--minutes', '0.3', '--accept-worse', '--out', tmp_path / 'room']
+    subprocess.run(command, env=os.environ | {'OMP_NUM_THREADS': '1'}, check=True)
+    abs_rels = []
+    for name, more in (('before', ()), ('after', ('--adapter', tmp_path / 'room'))):
+        arguments = ('--out', tmp_path / name, '--rate', 2, *more)
+        status, output = run_demo('--bag', shared_bag, *arguments)
+        assert status == 0, output
+        abs_rels.append(json.loads((tmp_path / name / 'demo.json').read_text())['abs_rel'])
+    before, after = abs_rels
+    assert after < 0.9 * before
 
 
 @pytest.mark.parametrize(('skipped', 'hints'), [(0, False), (3, True)])

@@ -10,6 +10,7 @@ from llm_mde_train.commands.adapt import adapt
 from llm_mde_train.commands.calibrate import calibrate
 from llm_mde_train.commands.evaluate import evaluate
 from llm_mde_train.commands.fit import fit
+from llm_mde_train.commands.probe import probe
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help='Train and judge LLM-MDE depth models.'
@@ -19,6 +20,7 @@ app.command()(adapt)
 app.command()(evaluate)
 app.command()(ablate)
 app.command()(calibrate)
+app.command()(probe)
 
 
 def main() -> None:
