@@ -1,7 +1,7 @@
 """
-Malformed images and calibrations through the node's path from a message to its outputs.
+Malformed images and calibrations through the node, from its subscriptions to its outputs.
 
-Each image is answered right or dropped with a sentence; the thread works on.
+Each image is answered right or dropped with a sentence; the node works on.
 """
 
 from __future__ import annotations
@@ -27,20 +27,15 @@ from malformed_messages import (
 )
 import numpy as np
 import pytest
+import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from llm_mde_core import DepthEstimator
 from llm_mde_ros.camera_source import RecentInfos
 from llm_mde_ros.conversions import cloud_to_points
-from llm_mde_ros.extrinsics import FrameTransforms
-from llm_mde_ros.frame_counters import FrameCounters
-from llm_mde_ros.frame_slot import Frame
-from llm_mde_ros.frame_worker import FrameWorker
+from llm_mde_ros.depth_node import DepthNode
 from llm_mde_ros.image_messages import COLOR_ENCODINGS
-from llm_mde_ros.live_accuracy import LiveAccuracy
-from llm_mde_ros.model_loading import LoadedModel
 from llm_mde_ros.parameters import DepthNodeParameters
-from llm_mde_ros.served_model import ServedModel
 
 OUTPUTS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
 LIMIT_MEGAPIXELS = 0.01
@@ -73,57 +68,69 @@ class Collector:
         self.sent = dict(messages)
         return []
 
+    def destroy(self) -> None:
+        pass
+
 
 class Inside:
-    """The worker with a real network; one frame at a time."""
+    """An active node in this process, whose callbacks are called as its executor would."""
 
-    def __init__(self, estimator: DepthEstimator) -> None:
-        self.collector, self.counters = Collector(), FrameCounters()
-        self.parameters = DepthNodeParameters()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, node: DepthNode) -> None:
+        self.collector, self.node = Collector(), node
         self.sentences: list[str] = []
-        model = ServedModel(cpu_fallback=lambda: False)
-        model.serve(LoadedModel(estimator))
-        self.worker = FrameWorker(
-            estimator=model,
-            publishers=self.collector,
-            counters=self.counters,
-            accuracy=LiveAccuracy(FrameTransforms(None)),
-            parameters=lambda: self.parameters,
-            now_ns=lambda: 0,
-            warn=lambda kind, sentence: self.sentences.append(sentence),
-        )
+        monkeypatch.setattr(node, '_warn', lambda kind, sentence: self.sentences.append(sentence))
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        node._outputs.destroy()
+        node._outputs = self.collector
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+    @property
+    def parameters(self) -> DepthNodeParameters:
+        return self.node.settings
+
+    @parameters.setter
+    def parameters(self, parameters: DepthNodeParameters) -> None:
+        self.node.settings = parameters
 
     def send(self, image: Image | CompressedImage, info: CameraInfo | None) -> dict[str, Any]:
         """Return the outputs of an image; nothing when it was dropped with a sentence."""
-        self.collector.sent, self.sentences = {}, []
-        self.worker.infos = RecentInfos()
+        self.collector.sent, self.sentences[:] = {}, []
+        self.node.worker.infos = RecentInfos()  # of this example alone
         if info is not None:
-            self.worker.infos.add(info)
-        frame = Frame(image, received_s=time.monotonic())
-        self.counters.count_received(frame)
-        done = self.counters.published + self.counters.dropped_total + 1
-        self.worker.slot.put(frame)
+            self.node._on_camera_info(info)
+        done = self._counted + 1
+        self.node._on_image(image)
         end_s = time.monotonic() + HANGS_AFTER_S
-        while not (self._is_counted(done) and (self.collector.sent or self._is_told)):
-            self.worker.check()
+        while not (self._counted == done and (self.collector.sent or self._is_told)):
+            self.node.worker.check()
             assert time.monotonic() < end_s, 'it hangs, or says nothing'
             time.sleep(0.0005)
         assert not (self.collector.sent and self._is_told)
         return self.collector.sent
 
-    def _is_counted(self, count: int) -> bool:
-        return self.counters.published + self.counters.dropped_total == count
+    @property
+    def _counted(self) -> int:
+        counters = self.node._counters
+        return counters.published + counters.dropped_total
 
     @property
     def _is_told(self) -> bool:
         return any('dropped' in sentence for sentence in self.sentences)
 
 
-@pytest.fixture(scope='module')
-def inside(tiny_model_dir: Path) -> Iterator[Inside]:
-    made = Inside(DepthEstimator.from_pretrained(tiny_model_dir, device='cpu'))
-    yield made
-    made.worker.stop()
+@pytest.fixture
+def inside(
+    own_domain: None, monkeypatch: pytest.MonkeyPatch, tiny_model_dir: Path
+) -> Iterator[Inside]:
+    rclpy.init(args=['--ros-args', '-p', f'model:={tiny_model_dir}', '-p', 'device:=cpu'])
+    node = DepthNode()
+    try:
+        yield Inside(monkeypatch, node)
+    finally:
+        node.close()
+        node.join()
+        node.destroy_node()
+        rclpy.shutdown()
 
 
 @st.composite
