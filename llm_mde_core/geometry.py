@@ -6,8 +6,8 @@ in the optical frame of REP 103: x right, y down, z forward. Depth is metres alo
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 import math
-import threading
 
 import numpy as np
 import numpy.typing as npt
@@ -96,41 +96,11 @@ class Camera:
 
     def rays(self) -> FloatImage:
         """
-        Return x/z and y/z of every pixel, float32 (H, W, 2), kept and read-only.
+        Return x/z and y/z of every pixel, float32 (H, W, 2), read-only; the last two are kept.
 
         NaN where the lens model has no solution or looks 90 degrees or more to the side.
         """
-        return _rays.of(self)
-
-
-class _Rays:
-    """Keeps the rays of the last cameras; for several threads."""
-
-    MAX_BYTES = 256 * 2**20  # two cameras of 16 megapixels
-
-    def __init__(self) -> None:
-        self._kept: dict[Camera, FloatImage] = {}  # the newest last
-        self._lock = threading.Lock()
-
-    def of(self, camera: Camera) -> FloatImage:
-        with self._lock:
-            rays = self._kept.get(camera)
-        if rays is None:
-            rays = _make_rays(camera)
-        with self._lock:
-            rays = self._kept.pop(camera, rays)  # another thread may have been faster
-            self._kept[camera] = rays
-            while len(self._kept) > 1 and self.size > self.MAX_BYTES:
-                del self._kept[next(iter(self._kept))]
-        return rays
-
-    @property
-    def size(self) -> int:
-        """Return the bytes that are kept."""
-        return sum(rays.nbytes for rays in self._kept.values())
-
-
-_rays = _Rays()
+        return _kept_rays(self)
 
 
 def _make_rays(camera: Camera) -> FloatImage:
@@ -144,6 +114,10 @@ def _make_rays(camera: Camera) -> FloatImage:
         result[first : first + count] = rays.reshape(rows.shape)
     result.flags.writeable = False
     return result
+
+
+# A camera and its strided one; at 16 megapixels they take 160 MB.
+_kept_rays = lru_cache(maxsize=2)(_make_rays)
 
 
 def back_project(depth_m: FloatImage, camera: Camera) -> FloatImage:

@@ -1,5 +1,6 @@
 import math
 import tracemalloc
+import weakref
 
 import cv2
 import numpy as np
@@ -212,19 +213,12 @@ def test_rays_take_little_more_memory_than_they_have():
         tracemalloc.stop()
 
 
-def test_rays_are_kept_up_to_a_size_those_of_the_last_camera_whatever_it_is(monkeypatch):
-    cameras = [make_camera(cx=float(column)) for column in range(4)]
-    kept = geometry._Rays()
-    monkeypatch.setattr(kept, 'MAX_BYTES', 2 * cameras[0].rays().nbytes + 1, raising=False)
-    first, second = (kept.of(camera) for camera in cameras[:2])
-    assert kept.of(cameras[0]) is first  # which is now the newest
-    kept.of(cameras[2])
-    assert kept.of(cameras[0]) is first
-    assert kept.of(cameras[1]) is not second
-    assert kept.size == 2 * first.nbytes
-    large = cameras[0].resized(width=320, height=240)
-    assert kept.of(large) is kept.of(large)
-    assert kept.size == 4 * first.nbytes
+def test_rays_of_cameras_that_are_gone_do_not_pile_up():
+    cameras = [make_camera(cx=float(column)) for column in range(20)]
+    alive = [weakref.ref(camera.rays()) for camera in cameras]
+    kept = [rays() is not None for rays in alive]
+    assert kept == [False] * 18 + [True] * 2
+    assert cameras[-1].rays() is alive[-1]()
 
 
 def test_points_are_in_the_optical_frame():

@@ -227,11 +227,12 @@ def rest(robot: SoakRobot) -> None:
     Bring the node to one and the same state, and note what it holds.
 
     Else the publishers hold the last images and clouds, which are of any size, and more of them
-    the more outputs were ever listened to; an adapter is some megabytes, too.
+    the more outputs were ever listened to. An adapter is some megabytes, and so are the rays that
+    are kept for clouds of the last camera.
     """
     picture = robot.camera.picture
     robot.settle()
-    robot.listen({'depth/image'})
+    robot.listen({'depth/image', 'points'})
     robot.camera.picture = Picture()
     plain = {name: values[0] for name, values in DYNAMIC.items()}
     robot.expect(set_parameters(robot, plain, sending=False), f'parameters became {plain}')
