@@ -102,6 +102,10 @@ class Camera:
         """
         return _kept_rays(self)
 
+    def widest(self) -> FloatImage:
+        """Return the largest x/z and y/z of all rays, without signs: float32 (2,)."""
+        return _widest(self)
+
 
 def _make_rays(camera: Camera) -> FloatImage:
     x = (np.arange(camera.width) - camera.cx) / camera.fx
@@ -116,8 +120,13 @@ def _make_rays(camera: Camera) -> FloatImage:
     return result
 
 
-# A camera and its strided one; at 16 megapixels they take 160 MB.
+# Of a node's camera and its strided one, or of two that are registered: 256 MB at 16 megapixels.
 _kept_rays = lru_cache(maxsize=2)(_make_rays)
+
+
+@lru_cache(maxsize=16)
+def _widest(camera: Camera) -> FloatImage:
+    return np.asarray(np.nanmax(np.abs(camera.rays()), axis=(0, 1)))
 
 
 def back_project(depth_m: FloatImage, camera: Camera) -> FloatImage:

@@ -328,8 +328,7 @@ def demo_table(report: dict[str, Any]) -> Table:
         table.add_row(f'the node says: {name}', str(count), style='dim')
     if report['node'].get('skipped'):
         table.caption = (
-            'Skipped: images that came while the network was busy with another one, on a machine '
-            'that is slow or does other things, too. --rate 0.5 plays at half the speed.'
+            'Skipped: a newer image came before the network was done. --rate plays slower.'
         )
     return table
 

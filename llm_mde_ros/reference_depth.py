@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 import math
 from typing import NamedTuple
 
@@ -117,13 +116,9 @@ def seen_by(camera: Camera, points: np.ndarray) -> PixelDepths:
 
 def _may_be_in_view(points: np.ndarray, camera: Camera) -> np.ndarray:
     """Tell, cheaply, which points are ahead and within the widest rays: bool (N,)."""
-    reach = np.abs(points[:, :2]) <= _widest(camera) * points[:, 2:]
+    widest = VIEW_MARGIN * camera.widest() + 1 / camera.focal_px
+    reach = np.abs(points[:, :2]) <= widest * points[:, 2:]
     return reach.all(axis=1) & (points[:, 2] > 0)
-
-
-@lru_cache(maxsize=2)
-def _widest(camera: Camera) -> np.ndarray:
-    return VIEW_MARGIN * np.nanmax(np.abs(camera.rays()), axis=(0, 1)) + 1 / camera.focal_px
 
 
 def _thinned(values: np.ndarray, count: int) -> np.ndarray:

@@ -1,5 +1,5 @@
 """
-Malformed images and calibrations through the node, from its subscriptions to its outputs.
+Malformed images and calibrations through the node, from its callbacks to what it would publish.
 
 Each image is answered right or dropped with a sentence; the node works on.
 """

@@ -12,6 +12,7 @@ from peft import PeftModel
 import pytest
 import torch
 from training.conftest import small_rooms
+from training.bag_files import BASE_NS, CAMERA, STEP_NS, BagFile
 from typer.testing import CliRunner
 
 from llm_mde_core import DepthEstimator
@@ -19,7 +20,7 @@ from llm_mde_train import adapt_report
 from llm_mde_train.adapt import Adaptation, adapt
 from llm_mde_train.adapted_parts import LAST_LAYER
 from llm_mde_train.cli import app
-from llm_mde_train.few_shot_trainer import Tuning
+from llm_mde_train.few_shot_trainer import Tuning, Validation
 from llm_mde_train.held_out import HeldOut, judge, predictor
 from llm_mde_train.samples import Sample
 
@@ -223,7 +224,7 @@ def test_verdict_is_plain(trained):
 
 def test_too_little_time_is_told(trained):
     made = trained[0].history[-1].step
-    planned = {'tuning': {'steps': 40 * made, 'minutes': 1.0}}
+    planned = {'tuning': {'steps': 40 * made, 'minutes': 1.0, 'patience': 4}}
     short = replace(trained[0], provenance=trained[0].provenance | planned)
     sentence = f'Only {made} of {40 * made} steps fitted into 1 minutes on this machine: give it'
     assert sentence in adapt_report.verdict(replace(short, after=at(short.after, abs_rel=9.0)))
@@ -233,6 +234,22 @@ def test_too_little_time_is_told(trained):
         f': {made} of {40 * made} steps. Kept are the weights after step {short.best_step}: '
         in ' '.join(adapt_report.remarks(short))
     )
+
+
+def test_an_early_end_is_told_and_not_taken_for_too_little_time(trained):
+    history = [Validation(number, 0.1, 0.2 if number == 1 else 0.5) for number in range(6)]
+    planned = {'tuning': {'steps': 400, 'minutes': 1.0, 'patience': 4}}
+    ended = replace(
+        trained[0],
+        history=history,
+        provenance=trained[0].provenance | planned,
+        after=at(trained[0].after, abs_rel=9.0),
+    )
+    assert ended.stopped_early
+    words = '5 of 400 steps, until validation gained no more. Kept are the weights after step 1:'
+    assert words in adapt_report.teaching(ended)
+    assert 'Record more of the room' in adapt_report.verdict(ended)
+    assert not replace(ended, history=history[:-1]).stopped_early
 
 
 def test_forgetting_names_the_other_rooms(trained):
@@ -268,6 +285,27 @@ def test_command_writes_adapter_and_report(index, tiny_model_dir, tmp_path):
         'provenance.json',
         'report.html',
     ]
+
+
+def test_command_adapts_to_a_bag(tiny_model_dir, tmp_path):
+    with BagFile(tmp_path / 'hall', 'mcap') as bag:
+        bag.frames(6)
+    done = run(
+        *('--bag', tmp_path / 'hall', '--model', tiny_model_dir, '--minutes', 0.01),
+        *('--accept-worse', '--device', 'cpu', '--out', tmp_path / 'room'),
+    )
+    assert done.exit_code == 0, done.output
+    origin = json.loads((tmp_path / 'room' / 'provenance.json').read_text())
+    assert origin['recording'] == 'hall'
+    assert origin['scenes'] == ['hall']
+    assert set(origin['shot_stamps_ns']) < {BASE_NS + number * STEP_NS for number in range(6)}
+    assert json.loads((tmp_path / 'room' / 'metrics.json').read_text())['steps'] >= 1
+    estimator = DepthEstimator.from_pretrained(
+        tiny_model_dir, adapter=tmp_path / 'room', device='cpu'
+    )
+    plain = DepthEstimator.from_pretrained(tiny_model_dir, device='cpu')
+    rgb = np.full((12, 16, 3), 90, np.uint8)
+    assert (estimator.infer(rgb, CAMERA).depth_m != plain.infer(rgb, CAMERA).depth_m).any()
 
 
 @pytest.mark.parametrize(

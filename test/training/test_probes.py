@@ -1,4 +1,4 @@
-"""What a model's metres hang on: against models whose dependence is known."""
+"""What a model's metres depend on: against models whose dependence is known."""
 
 from __future__ import annotations
 

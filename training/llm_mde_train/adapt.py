@@ -34,7 +34,13 @@ from llm_mde_train.adapted_parts import (
     save_adapter,
 )
 from llm_mde_train.baselines import Predictor, constant, pixel_median, scale_shift
-from llm_mde_train.few_shot_trainer import FewShotTrainer, Tuning, Validation, best_of
+from llm_mde_train.few_shot_trainer import (
+    FewShotTrainer,
+    Tuning,
+    Validation,
+    best_of,
+    gains_no_more,
+)
 from llm_mde_train.held_out import HeldOut, judge, predictor
 from llm_mde_train.provenance import (
     library_versions,
@@ -84,6 +90,13 @@ class Adaptation:
     def best_step(self) -> int:
         """Return after how many steps training was best; 0 is the model as it was."""
         return best_of(self.history).step
+
+    @property
+    def stopped_early(self) -> bool:
+        """Return whether training ended because validation gained no more."""
+        tuning = self.provenance['tuning']
+        unfinished = self.history[-1].step < tuning['steps']
+        return unfinished and gains_no_more(self.history, patience=tuning['patience'])
 
     @property
     def best_rival(self) -> tuple[str, float]:

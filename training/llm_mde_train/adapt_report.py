@@ -50,6 +50,7 @@ def figures(result: Adaptation) -> dict[str, Any]:
         'fitted_numbers': result.fitted_numbers,
         'best_step': result.best_step,
         'steps': result.history[-1].step,
+        'stopped_early': result.stopped_early,
         'history': [
             {'step': v.step, 'loss': _or_none(v.loss), 'validation_abs_rel': v.abs_rel}
             for v in result.history
@@ -77,7 +78,8 @@ def verdict(result: Adaptation) -> str:
 
 def _remedy(result: Adaptation) -> str:
     tuning, made = result.provenance['tuning'], result.history[-1].step
-    if result.train != 'scale_shift' and made < ENOUGH_STEPS * tuning['steps']:
+    is_cut = made < ENOUGH_STEPS * tuning['steps'] and not result.stopped_early
+    if result.train != 'scale_shift' and is_cut:
         return (
             f'Only {made} of {tuning["steps"]} steps fitted into {tuning["minutes"]:g} minutes on '
             'this machine: give it more --minutes.'
@@ -104,11 +106,12 @@ def teaching(result: Adaptation) -> str:
             f'on {validation} validation frames AbsRel went from {before:.3f} to {after:.3f}, '
             f'{end}.'
         )
+    why = ', until validation gained no more' if result.stopped_early else ''
     return (
         f'{result.fitted_numbers:,} parameters were trained on {shots} shots: '
-        f'{result.history[-1].step} of {result.provenance["tuning"]["steps"]} steps. Kept are the '
-        f'weights after step {result.best_step}: {validation} validation frames chose them, apart '
-        'in time from the shots and earlier than the frames above.'
+        f'{result.history[-1].step} of {result.provenance["tuning"]["steps"]} steps{why}. Kept are '
+        f'the weights after step {result.best_step}: {validation} validation frames chose them, '
+        'apart in time from the shots and earlier than the frames above.'
     )
 
 

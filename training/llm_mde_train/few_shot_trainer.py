@@ -25,8 +25,8 @@ class Tuning:
     How the adapter is trained; ValueError for a budget of nothing.
 
     The learning rates fall to nearly nothing over `steps` or over `minutes`, whichever ends
-    first: a slow machine makes fewer steps, not an unfinished schedule. When validation does not
-    gain for long, training stops before that.
+    first: a slow machine makes fewer steps, not an unfinished schedule. Training stops before that
+    when what validation found best is `patience` validations old.
     """
 
     steps: int = 400
@@ -40,7 +40,7 @@ class Tuning:
     clip_norm: float = 1.0
     ema_decay: float = 0.97
     validations: int = 8
-    patience: int = 4  # validations without a better one, and it stops
+    patience: int = 4
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
@@ -65,6 +65,11 @@ def best_of(history: list[Validation]) -> Validation:
     first, *later = history
     good = [v for v in later if v.abs_rel <= enough and v.abs_rel < first.abs_rel]
     return good[-1] if good else first
+
+
+def gains_no_more(history: list[Validation], *, patience: int) -> bool:
+    """Return whether none of the last validations is the one to keep."""
+    return best_of(history) not in history[-patience:]
 
 
 class FewShotTrainer:
@@ -109,8 +114,7 @@ class FewShotTrainer:
 
         `validate` returns the AbsRel of an estimator; `notify` is told after each step what part
         of the budget is spent (0 to 1) and the last validation. Returns all validations, that of
-        the model as it came first; none of the last `patience` is the best if it stopped early.
-        Raises DivergenceError.
+        the model as it came first. Raises DivergenceError.
         """
         history = [Validation(step=0, loss=float('nan'), abs_rel=validate(self.estimator))]
         best_weights = self._kept_averages()
@@ -127,7 +131,7 @@ class FewShotTrainer:
                 history.append(Validation(step, mean_loss, validate(self.estimator)))
                 if best_of(history) is history[-1]:
                     best_weights = self._kept_averages()
-                elif best_of(history) not in history[-self.tuning.patience :]:
+                elif gains_no_more(history, patience=self.tuning.patience):
                     done = 1.0
             notify(min(done, 1.0), history[-1])
         self._set_averages(best_weights)

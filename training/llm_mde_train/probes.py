@@ -1,4 +1,4 @@
-"""What a model's metres hang on, by rendered rooms: the lens, and what its language model says."""
+"""What a model's metres depend on, by rendered rooms: the lens, and its language model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_mde_train.rooms import render_rooms, render_scenes
 WIDTH, HEIGHT = 320, 240
 LENS = Camera.from_hfov(width=WIDTH, height=HEIGHT, hfov_deg=65.0)
 LONGER = 4 / 3
-BLIND = math.log(LONGER)  # what `lens_change` gives who takes both lenses for the same
+BLIND = math.log(LONGER)  # `lens_change` of a model that ignores the lens
 
 
 def lens_change(estimator: DepthEstimator, *, rooms: int, seed: int = 0) -> float:

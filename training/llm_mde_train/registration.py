@@ -37,9 +37,8 @@ class Registration:
         move = np.array(self.depth_to_color)
         points = source @ move[:3, :3].T + move[:3, 3]
         color, depth = self.color_camera, self.depth_camera
-        widest = MARGIN * np.nanmax(np.abs(color.rays()), axis=(0, 1))  # of x/z and y/z
         seen = points[:, 2] > 0
-        seen &= (np.abs(points[:, :2]) <= widest * points[:, 2:]).all(axis=1)
+        seen &= (np.abs(points[:, :2]) <= MARGIN * color.widest() * points[:, 2:]).all(axis=1)
         source, points = source[seen], points[seen]
 
         result = np.full((color.height, color.width), np.nan, np.float32)

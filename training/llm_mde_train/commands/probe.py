@@ -16,7 +16,7 @@ def probe(
     rooms: Annotated[int, typer.Option(min=1, help='how many to render')] = 40,
     device: str = 'auto',
 ) -> None:
-    """Tell what a model's metres hang on: the lens, and what its language model says."""
+    """Tell what a model's metres depend on: the lens, and what its language model says."""
     with sentences_for_errors():
         estimator = DepthEstimator.from_pretrained(model, device=device, compile='off')
         change = lens_change(estimator, rooms=rooms)
