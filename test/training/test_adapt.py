@@ -11,8 +11,8 @@ import numpy as np
 from peft import PeftModel
 import pytest
 import torch
-from training.conftest import small_rooms
 from training.bag_files import BASE_NS, CAMERA, STEP_NS, BagFile
+from training.conftest import small_rooms
 from typer.testing import CliRunner
 
 from llm_mde_core import DepthEstimator

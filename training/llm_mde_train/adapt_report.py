@@ -109,9 +109,9 @@ def teaching(result: Adaptation) -> str:
     why = ', until validation gained no more' if result.stopped_early else ''
     return (
         f'{result.fitted_numbers:,} parameters were trained on {shots} shots: '
-        f'{result.history[-1].step} of {result.provenance["tuning"]["steps"]} steps{why}. Kept are '
-        f'the weights after step {result.best_step}: {validation} validation frames chose them, '
-        'apart in time from the shots and earlier than the frames above.'
+        f'{result.history[-1].step} of {result.provenance["tuning"]["steps"]} steps{why}. '
+        f'Kept are the weights after step {result.best_step}: {validation} validation frames '
+        'chose them, apart in time from the shots and earlier than the frames above.'
     )
 
 
