@@ -15,6 +15,7 @@ COMPILE_CHOICES = ('auto', 'on', 'off')
 CAST_BY_AUTOCAST = (nn.Linear, Conv1D, nn.Conv2d, nn.ConvTranspose2d)
 # Of CUDA, for memory of the host that is pinned, too; of cuBLAS; of cuDNN 8 and 9.
 NO_MEMORY = re.compile(r'out of memory|_ALLOC(ATION)?_FAILED')
+LOST = re.compile(r'\b(CUDA|HIP) error: ')
 
 
 def choose_device(device: str) -> torch.device:
@@ -68,6 +69,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether the GPU did what no later work in this process survives, such as a fault."""
+    is_of_gpu = isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
+    return is_of_gpu and not is_out_of_memory(error)
 
 
 def lay_out(model: nn.Module, *, dtype: torch.dtype) -> None:

@@ -86,10 +86,11 @@ def drop_edges(
     reach = reach_px or max(1, round(EDGE_REACH * width))
     stays = torch.ones_like(depth)  # 1.0 or 0.0: on a CPU bool and torch.where take far longer
     for axis, size in enumerate((height, width)):
-        pad = (0, 0, 2 * reach, 2 * reach) if axis == 0 else (2 * reach, 2 * reach, 0, 0)
+        shift = min(reach, size)  # from there on all is border, and a thin image stays small
+        pad = (0, 0, 2 * shift, 2 * shift) if axis == 0 else (2 * shift, 2 * shift, 0, 0)
         nearness = functional.pad(1 / depth[None], pad, mode='replicate')[0]
         first, second, here, fourth, last = (
-            nearness.narrow(axis, step * reach, size) for step in range(5)
+            nearness.narrow(axis, step * shift, size) for step in range(5)
         )
         before, after = 2 * second - first, 2 * fourth - last  # the surfaces, continued
         flies = _between(before, here, after).mul_(_between(second, here, fourth))

@@ -15,6 +15,9 @@ from llm_mde_core.geometry import Camera
 
 MAX_REACH = 50.0  # from the principal point to an edge, in focal lengths: 89 degrees to the side
 MAX_FOCAL_LENGTH = 1e4  # in long sides of the image: a field of view of 0.006 degrees
+MAX_ASPECT = 2.5  # of fx and fy: 2 is an anamorphic lens, or binning of 1 x 2, and hardly exact
+MAX_SKEW = 0.01  # of the focal length
+MAX_COEFFICIENTS = 14  # of the largest lens model
 
 
 def camera_from_info(info: CameraInfo) -> Camera:
@@ -25,7 +28,8 @@ def camera_from_info(info: CameraInfo) -> Camera:
     """
     distortion_model, distortion = _distortion(info)
     use_projection = not distortion_model and info.p[0] != 0
-    matrix = info.p if use_projection else info.k
+    name = 'p' if use_projection else 'k'
+    matrix = getattr(info, name)
     if not np.any(matrix):
         raise ValueError(
             f'camera_info of frame {info.header.frame_id!r} is uncalibrated: its K is zero; '
@@ -44,6 +48,7 @@ def camera_from_info(info: CameraInfo) -> Camera:
         distortion=distortion,
     )
     _check_plausible(camera, info)
+    _check_form(np.reshape(matrix, (3, -1)), name, info)
     return camera
 
 
@@ -96,6 +101,11 @@ def rectified_info(info: CameraInfo) -> CameraInfo:
 
 
 def _distortion(info: CameraInfo) -> tuple[str, tuple[float, ...]]:
+    if len(info.d) > MAX_COEFFICIENTS:  # before a million of them is looked at
+        raise ValueError(
+            f'camera_info of frame {info.header.frame_id!r} has more than {MAX_COEFFICIENTS} '
+            'coefficients in d, which no lens model has'
+        )
     coefficients = tuple(info.d)
     if not any(coefficients):
         return '', ()
@@ -138,13 +148,34 @@ def _check_plausible(camera: Camera, info: CameraInfo) -> None:
         abs(camera.cy) / camera.fy,
         abs(camera.height - camera.cy) / camera.fy,
     )
-    long_side = max(camera.width, camera.height)
-    if reach > MAX_REACH or max(camera.fx, camera.fy) > MAX_FOCAL_LENGTH * long_side:
+    smaller, larger = sorted((camera.fx, camera.fy))
+    is_long = larger > MAX_FOCAL_LENGTH * max(camera.width, camera.height)
+    if reach > MAX_REACH or is_long or larger > MAX_ASPECT * smaller:
         raise ValueError(
             f'camera_info of frame {frame!r} is implausible for {camera.width} x {camera.height} '
             f'pixels: fx={camera.fx:g}, fy={camera.fy:g}, cx={camera.cx:g}, cy={camera.cy:g}; '
             'they are to be in pixels'
         )
+
+
+def _check_form(matrix: np.ndarray, name: str, info: CameraInfo) -> None:
+    """Refuse a K (3, 3) or P (3, 4) whose numbers mean something else: a multiple, a transpose."""
+    where = f'camera_info of frame {info.header.frame_id!r} has'
+    last_row = np.eye(*matrix.shape)[2]
+    if not np.allclose(matrix[2], last_row, rtol=0, atol=1e-6):
+        raise ValueError(
+            f'{where} the last row {_spaced(matrix[2])} in {name}, expected {_spaced(last_row)}'
+        )
+    fx, fy, skew = matrix[0, 0], matrix[1, 1], matrix[[0, 1], [1, 0]]
+    if np.any(np.abs(skew) > MAX_SKEW * np.array([fx, fy])):
+        raise ValueError(
+            f'{where} {_spaced(skew)} in {name} beside fx={fx:g}, fy={fy:g}, expected 0 0: '
+            'depth knows no skewed pixels'
+        )
+
+
+def _spaced(numbers: np.ndarray) -> str:
+    return ' '.join(f'{number:g}' for number in numbers)
 
 
 def _resampled(

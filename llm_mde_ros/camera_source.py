@@ -8,6 +8,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from llm_mde_core.geometry import Camera
+from llm_mde_ros.camera_info import MAX_COEFFICIENTS
 from llm_mde_ros.conversions import camera_from_info, rectified_info
 from llm_mde_ros.reference_history import stamp_ns
 
@@ -27,7 +28,14 @@ class RecentInfos:
         self._infos: tuple[CameraInfo, ...] = ()
 
     def add(self, info: CameraInfo) -> None:
-        """Keep a message; one from the past (a bag that starts again) makes the others go."""
+        """
+        Keep a message; one from the past (a bag that starts again) makes the others go.
+
+        Too many coefficients are cut off to one too many: kept, so that its images are dropped
+        and none gets an older calibration or hfov_deg, but small.
+        """
+        if len(info.d) > MAX_COEFFICIENTS:
+            info.d = info.d[: MAX_COEFFICIENTS + 1]
         others = self._infos
         if others and stamp_ns(info.header) < stamp_ns(others[-1].header):
             others = ()
@@ -79,18 +87,22 @@ class CameraSource:
         hfov_deg: float,
         timeout_s: float,
         rectified: bool,
+        image_frame: str = '',
     ) -> tuple[Camera, CameraInfo | None]:
         """
         Return the camera and the message it came from, which is None when hfov_deg was used.
 
         info: the one that belongs to the image, None while there is none.
         rectified: the image is, whatever the distortion in camera_info, and P holds.
+        image_frame: frame_id of the image; a camera_info of another one is used, with a warning.
         ValueError with a sentence while there is still time for a first camera_info, and when it
         is unusable or for another size.
         """
         if info is not None and (info.k[0] or info.p[0]):  # 0: uncalibrated, see CameraInfo.msg
             info = rectified_info(info) if rectified else info
-            return self._from_info(info, width=width, height=height), info
+            camera = self._from_info(info, width=width, height=height)
+            self._compare_frames(info.header.frame_id, image_frame)
+            return camera, info
         if info is None and self._is_time_left(timeout_s):
             raise ValueError(
                 f'there is no camera_info yet; hfov_deg is used after {timeout_s:g} s without.'
@@ -118,6 +130,16 @@ class CameraSource:
             raise ValueError(f'{self.state}: publish the camera_info of this image.')
         self.state, self.warning = 'from camera_info', ''
         return self._camera
+
+    def _compare_frames(self, info_frame: str, image_frame: str) -> None:
+        """Warn of two cameras; only warn, because many drivers give one camera two frames."""
+        if info_frame and image_frame and info_frame.lstrip('/') != image_frame.lstrip('/'):
+            self.state = 'from camera_info of another frame'
+            self.warning = (
+                f'camera_info is of frame {info_frame!r} but the image of {image_frame!r}: if '
+                'these are two cameras, depth is wrong. Remap camera_info to that of the image, '
+                'or let the driver give both the same frame_id.'
+            )
 
     def _is_time_left(self, timeout_s: float) -> bool:
         now_s = time.monotonic()

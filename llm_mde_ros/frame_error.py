@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import cv2
 
-from llm_mde_ros.told_text import in_utf8
+from llm_mde_core.device import is_lost
+from llm_mde_ros.told_text import in_utf8, shortened
 
 # Bad input, torch (also out of the GPU's memory), out of memory, OpenCV. All else is a bug.
 FRAME_FAULTS = (ValueError, RuntimeError, MemoryError, cv2.error)
@@ -27,9 +28,11 @@ def stage(name: str) -> Iterator[None]:
     try:
         yield
     except FRAME_FAULTS as error:
+        if is_lost(error):  # for good: the process has to end, and be started again
+            raise
         raise FrameError(name, describe(error)) from error
 
 
 def describe(error: Exception) -> str:
-    """Return what happened in words, also for a MemoryError, which may have none."""
-    return in_utf8(' '.join(str(error).split())) or 'out of memory'
+    """Return what happened in few words, also for a MemoryError, which may have none."""
+    return shortened(in_utf8(' '.join(str(error).split()))) or 'out of memory'

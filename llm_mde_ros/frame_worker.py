@@ -168,6 +168,7 @@ class FrameWorker:
                 hfov_deg=parameters.hfov_deg,
                 timeout_s=parameters.camera_info_timeout_s,
                 rectified=parameters.image_rectified,
+                image_frame=frame.message.header.frame_id,
             )
         if self.cameras.warning:
             self._warn('camera', self.cameras.warning)

@@ -14,14 +14,16 @@ import torch
 
 from llm_mde_core.device import is_out_of_memory
 from llm_mde_core.estimator import DepthEstimator
+from llm_mde_core.exported import FILE, is_exported
 from llm_mde_core.geometry import Camera
-from llm_mde_core.model_files import CHECKPOINTS, read_object
+from llm_mde_core.model_files import CHECKPOINTS, find_model, read_object
 from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.told_text import in_utf8
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
 
+MEGABYTE = 1_000_000
 METRICS = 'metrics.json'  # what few-shot adaptation found out about its adapter
 ON_THE_CPU = 'The GPU ran out of memory, so that the network is on the CPU, which is slower.'
 
@@ -34,11 +36,13 @@ class LoadedModel:
     adapter: str = ''  # folder; empty: none
     adapter_sha256: str = ''  # of its weights: one folder may hold another adapter every day
     warnings: tuple[str, ...] = ()
+    model_sha256: str = ''  # of the model's weights, without the adapter
 
     @cached_property  # asked for with every report
     def identity(self) -> dict[str, Any]:
         """Describe the model, ready for JSON and for messages."""
-        identity = self.estimator.info() | {'adapter': self.adapter or 'none'}
+        identity = self.estimator.info() | {'model_sha256': self.model_sha256}
+        identity |= {'adapter': self.adapter or 'none'}
         identity |= {'adapter_sha256': self.adapter_sha256} if self.adapter else {}
         return {k: in_utf8(v) if isinstance(v, str) else v for k, v in identity.items()}
 
@@ -140,11 +144,33 @@ def expected_camera(parameters: DepthNodeParameters) -> Camera | None:
 def _loaded(
     estimator: DepthEstimator, parameters: DepthNodeParameters, warnings: tuple[str, ...]
 ) -> LoadedModel:
-    digest, adapter = '', parameters.adapter
-    if adapter:
-        weights = Path(adapter) / 'adapter_model.safetensors'
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return LoadedModel(estimator, adapter, digest, warnings)
+    adapter = parameters.adapter
+    folder = find_model(parameters.model, allow_download=parameters.allow_download)
+    return LoadedModel(
+        estimator,
+        adapter,
+        adapter_sha256=_sha256([Path(adapter) / 'adapter_model.safetensors']) if adapter else '',
+        warnings=warnings,
+        model_sha256=_sha256(_weights(Path(folder))),
+    )
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Return the files of a model's weights: one, but for a large model."""
+    if is_exported(folder):
+        return sorted(folder.glob(f'{FILE}*'))
+    whole = folder / 'model.safetensors'
+    return [whole] if whole.is_file() else sorted(folder.glob('*.safetensors'))
+
+
+def _sha256(files: list[Path]) -> str:
+    """Return the digest of the files, one after the other; of one it is that of sha256sum."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open('rb') as stream:
+            while block := stream.read(MEGABYTE):  # a model may have gigabytes
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _load_estimator(

@@ -1,7 +1,8 @@
 """A depth prediction -> the messages of one frame: shared by the node and by replay."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 import math
 from typing import Any
 
@@ -109,9 +110,16 @@ def make_outputs(
 
 
 def within_limits(prediction: DepthPrediction, settings: OutputSettings) -> DepthPrediction:
-    """Return the prediction with NaN where its depth is unknown or beyond the limits."""
+    """Return the prediction; beyond the limits depth is NaN, and where it is, certainty is 0."""
     depth = limit_depth(prediction.depth, settings.depth_min_m, settings.depth_max_m)
-    return replace(prediction, depth=depth)
+    read_certainty = partial(_known_certainty, prediction.read_certainty, depth)
+    return replace(prediction, depth=depth, read_certainty=read_certainty)
+
+
+def _known_certainty(read: Callable[[], torch.Tensor], depth: torch.Tensor) -> torch.Tensor:
+    """Return the certainty with 0.0 where depth is unknown, when it is asked for."""
+    # On a CPU torch.where takes five times as long.
+    return (depth * 0).add_(read()).nan_to_num_(0.0)
 
 
 def depth_to_preview(depth_m: np.ndarray, settings: OutputSettings) -> np.ndarray:

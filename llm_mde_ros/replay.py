@@ -193,6 +193,7 @@ class Frames:
             hfov_deg=self.options.hfov_deg,
             timeout_s=0.0,
             rectified=self.options.image_rectified,
+            image_frame=image.header.frame_id,
         )
         return make_outputs(
             within_limits(self.estimator.infer(rgb, camera), self.options.settings),

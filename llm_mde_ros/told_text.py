@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+TOLD_CHARACTERS = 300  # of a sentence; a field of a message may have megabytes
+
 
 def in_utf8(text: str) -> str:
     """
@@ -11,3 +13,11 @@ def in_utf8(text: str) -> str:
     lone surrogates in Python, and come along in the text of errors.
     """
     return text.encode(errors='backslashreplace').decode()
+
+
+def shortened(text: str) -> str:
+    """Return at most TOLD_CHARACTERS of the text; its end, which says what to do, is kept."""
+    if len(text) <= TOLD_CHARACTERS:
+        return text
+    half = TOLD_CHARACTERS // 2
+    return f'{text[: half - 1]}…{text[-half:]}'

@@ -71,7 +71,8 @@ OUTPUTS = (
         'confidence',
         Image,
         'sensor_msgs/Image',
-        '32FC1, 0 to 1: probability that the depth is within a factor 1.25 of the truth',
+        '32FC1, 0 to 1: probability that the depth is within a factor 1.25 of the truth; 0 where '
+        'it is unknown',
     ),
     Topic(
         'points',

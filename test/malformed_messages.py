@@ -74,12 +74,20 @@ def fault_of_calibration(info, size, *, rectified):
     is_distorted = any(info.d) and not rectified
     if info.p[0] and not is_distorted:
         numbers = info.p[0], info.p[5], info.p[2], info.p[6]
+        skew, last = (info.p[1], info.p[4]), (*info.p[8:10], info.p[10] - 1, info.p[11])
     else:
         numbers = info.k[0], info.k[4], info.k[2], info.k[5]
+        skew, last = (info.k[1], info.k[3]), (*info.k[6:8], info.k[8] - 1)
     if not all(map(math.isfinite, numbers)):
         return f'fx, fy, cx, cy are {numbers}'
     if min(numbers[:2]) <= 0:
         return f'fx, fy are {numbers[:2]}'
+    if not all(abs(number) < 2e-6 for number in last):
+        return f'last row is off by {last}'
+    if not all(abs(s) < 0.011 * f for s, f in zip(skew, numbers[:2], strict=True)):
+        return f'skew is {skew}'
+    if len(info.d) > 14:
+        return f'{len(info.d)} coefficients'
     if is_distorted and not all(map(math.isfinite, info.d)):
         return 'coefficients that are no numbers'
     if is_distorted and len(info.d) not in COEFFICIENTS.get(info.distortion_model, ()):
@@ -91,6 +99,9 @@ def fault_of_calibration(info, size, *, rectified):
     binning = max(info.binning_x, 1), max(info.binning_y, 1)
     if tuple(side // bins for side, bins in zip(sides, binning, strict=True)) != size:
         return f'of another size than {size}'
+    smaller, larger = sorted(f / bins for f, bins in zip(numbers[:2], binning, strict=True))
+    if larger > 2.6 * smaller:
+        return f'fx, fy are {numbers[:2]}, binned by {binning}'
     return ''
 
 

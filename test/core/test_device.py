@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llm_mde_core.device import is_out_of_memory
+from llm_mde_core.device import is_lost, is_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from llm_mde_core.device import is_out_of_memory
 )
 def test_out_of_memory_is_recognised(error: Exception) -> None:
     assert is_out_of_memory(error)
+    assert not is_lost(error)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,17 @@ def test_out_of_memory_is_recognised(error: Exception) -> None:
 )
 def test_other_errors_are_not(error: Exception) -> None:
     assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    ('error', 'lost'),
+    [
+        (RuntimeError('CUDA error: an illegal memory access was encountered'), True),
+        (torch.AcceleratorError('CUDA error: unspecified launch failure'), True),
+        (RuntimeError('HIP error: device-side assert triggered'), True),
+        (RuntimeError('mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)'), False),
+        (ValueError('CUDA error: of a file'), False),
+    ],
+)
+def test_a_lost_gpu_is_told_from_what_a_next_frame_survives(error: Exception, lost: bool) -> None:
+    assert is_lost(error) is lost

@@ -2,6 +2,7 @@
 
 import math
 
+from fuzzing import little_memory
 import numpy as np
 import pytest
 import torch
@@ -109,6 +110,34 @@ def test_the_usual_reach_fits_the_blur_of_a_network_at_any_size():
         assert middle.any()
         assert gone[middle].all()
         assert gone.sum() <= 1.5 * middle.sum()
+
+
+@pytest.mark.parametrize('shape', [(8, 4000), (4000, 8), (1, 90), (90, 1)])
+@pytest.mark.parametrize('reach_px', [None, 1, 7, 8, 50])
+def test_a_reach_beyond_the_image_finds_its_border(shape: tuple[int, int], reach_px: int | None):
+    depth = torch.rand(shape, generator=torch.Generator().manual_seed(5)) + 1
+    reach = reach_px or max(1, round(shape[1] / 45))
+    stays = torch.ones(shape, dtype=torch.bool)
+    for axis, size in enumerate(shape):
+        steps = (torch.arange(size) + step * reach for step in range(-2, 3))
+        first, second, here, fourth, last = (
+            (1 / depth).index_select(axis, at.clamp(0, size - 1)) for at in steps
+        )
+        before, after = 2 * second - first, 2 * fourth - last
+        flies = (before - after).abs() > 0.1 * here
+        for one, other in ((before, after), (second, fourth)):
+            flies &= (2 * here - one - other).abs() < (one - other).abs() * 0.6
+        stays &= ~flies
+    expected = torch.where(stays, depth, NAN)
+    filtered = drop_edges(depth, max_step=0.1, reach_px=reach_px)
+    assert torch.equal(filtered.nan_to_num(), expected.nan_to_num())
+    assert stays.any()
+
+
+def test_a_long_thin_image_takes_little_memory():
+    depth = torch.ones(8, 200_000)  # 6 MB; its reach is 4444 pixels
+    with little_memory(1.0):
+        assert torch.equal(drop_edges(depth, max_step=0.1), depth)
 
 
 def test_median_removes_a_speck_and_keeps_an_edge():

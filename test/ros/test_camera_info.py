@@ -91,11 +91,50 @@ def test_distortion_models_are_known_by_name_and_count(model, count, expected):
         ({'k': [3.6, 0, 2.4, 0, 3.6, 1.8, 0, 0, 1]}, 'implausible.*in pixels'),
         ({'k': [1e30, 0, 320, 0, 1e30, 240, 0, 0, 1]}, 'implausible'),
         ({'k': [500.0, 0, -1e9, 0, 500, 240, 0, 0, 1]}, 'implausible'),
+        ({'k': [500.0, 0, 320, 0, 1300, 240, 0, 0, 1]}, 'implausible.*fx=500, fy=1300'),
+        ({'k': [1300.0, 0, 320, 0, 500, 240, 0, 0, 1]}, 'implausible.*fx=1300, fy=500'),
+        ({'k': [1000.0, 0, 641, 0, 1020, 481, 0, 0, 2]}, 'last row 0 0 2 in k, expected 0 0 1$'),
+        ({'k': [500.0, 0, 320, 0, 500, 240, 0, 0.01, 1]}, 'last row 0 0.01 1 in k'),
+        ({'k': [500.0, 0, 0, 0, 500, 0, 320, 240, 1]}, 'last row 320 240 1 in k'),
+        ({'k': [500.0, 5.1, 320, 0, 510, 240, 0, 0, 1]}, '5.1 0 in k beside fx=500, fy=510'),
+        ({'k': [500.0, -5.1, 320, 0, 510, 240, 0, 0, 1]}, '-5.1 0 in k'),
+        ({'k': [500.0, 0, 320, 5.2, 510, 240, 0, 0, 1]}, '0 5.2 in k'),
+        ({'d': [0.0] * 15}, 'more than 14 coefficients'),
     ],
 )
 def test_an_unusable_calibration_is_refused_with_the_reason(overrides, message):
     with pytest.raises(ValueError, match=message):
         camera_from_info(make_info(**overrides))
+
+
+GOOD_P = [450.0, 0, 318.5, -45.0, 0, 460.0, 238.5, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({10: 2.0}, 'last row 0 0 2 0 in p, expected 0 0 1 0$'),
+        ({10: 0.0}, 'last row 0 0 0 0 in p'),
+        ({11: 0.1}, 'last row 0 0 1 0.1 in p'),
+        ({1: 4.6}, '4.6 0 in p'),
+        ({4: -4.7}, '0 -4.7 in p'),
+        ({5: 1200.0}, 'implausible.*fy=1200'),
+    ],
+)
+def test_of_p_as_of_k_only_what_is_used_is_refused(changes, message):
+    faulty = list(GOOD_P)
+    for index, value in changes.items():
+        faulty[index] = value
+    with pytest.raises(ValueError, match=message):
+        camera_from_info(make_info(d=[], p=faulty))
+    assert intrinsics(camera_from_info(make_info(p=faulty))) == (500, 510, 320.5, 240.5)
+    camera = camera_from_info(make_info(d=[], k=[1000.0, 9, 0, 0, 100, 0, 0, 0, 2]))
+    assert intrinsics(camera) == (450, 460, 318.5, 238.5)
+
+
+def test_small_inaccuracies_and_anamorphic_pixels_are_taken():
+    k = [500.0, 4.9, 320.5, -4.9, 1010.0, 240.5, 1e-9, 0, 1 + 1e-9]
+    assert intrinsics(camera_from_info(make_info(k=k)))[:2] == pytest.approx((500, 1010))
 
 
 def test_a_rectified_image_beside_a_camera_info_with_distortion_has_p_alone(header):

@@ -1,5 +1,6 @@
 """Which camera an image was taken with."""
 
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 import threading
 
@@ -33,9 +34,22 @@ def recent(*fx_of: tuple[int, float]) -> RecentInfos:
     return infos
 
 
-def ask(source: CameraSource, message: CameraInfo | None, *, timeout_s: float = 0.0):
+def ask(
+    source: CameraSource,
+    message: CameraInfo | None,
+    *,
+    timeout_s: float = 0.0,
+    image_frame: str = '',
+    rectified: bool = False,
+):
     return source.for_image(
-        message, width=64, height=48, hfov_deg=60.0, timeout_s=timeout_s, rectified=False
+        message,
+        width=64,
+        height=48,
+        hfov_deg=60.0,
+        timeout_s=timeout_s,
+        rectified=rectified,
+        image_frame=image_frame,
     )
 
 
@@ -62,6 +76,24 @@ def ask(source: CameraSource, message: CameraInfo | None, *, timeout_s: float = 
 )
 def test_an_image_has_the_camera_info_of_its_time(came, second, fx):
     assert recent(*came).at(header(second)).k[0] == fx
+
+
+@pytest.mark.parametrize('count', [14, 15, 3_000_000])
+def test_of_too_many_coefficients_few_are_kept(count):
+    message, infos = info(), RecentInfos()
+    message.d = array('d', bytes(8 * count))
+    infos.add(message)
+    assert len(infos.at(header(0)).d) == min(count, 15)
+
+
+@pytest.mark.parametrize('rectified', [True, False])
+def test_too_many_coefficients_are_refused(rectified):
+    message, infos, source = info(), RecentInfos(), CameraSource()
+    message.d = array('d', bytes(8 * 1000))
+    infos.add(message)
+    with pytest.raises(ValueError, match='more than 14 coefficients'):
+        ask(source, infos.at(header(0)), rectified=rectified)
+    assert source.warning
 
 
 def test_without_any_there_is_none():
@@ -116,6 +148,28 @@ def test_a_rectified_image_beside_the_camera_info_of_the_raw_one_has_p():
         assert (camera.fx, camera.distortion) == (fx, distortion)
         assert camera_from_info(message) == camera
     assert message is raw
+
+
+@pytest.mark.parametrize(
+    ('info_frame', 'image_frame', 'is_warned'),
+    [
+        ('left', 'right', True),
+        ('left', 'left', False),
+        ('/left', 'left', False),  # as before tf2
+        ('', 'right', False),
+        ('left', '', False),
+    ],
+)
+def test_a_camera_info_of_another_frame_is_used_with_a_warning(info_frame, image_frame, is_warned):
+    source, message = CameraSource(), info()
+    message.header.frame_id = info_frame
+    for frame, warned in ((image_frame, is_warned), (info_frame, False)):
+        camera, used = ask(source, message, image_frame=frame)
+        assert (camera.fx, used) == (60.0, message)
+        words = ("frame 'left' but the image of 'right'", 'Remap camera_info')
+        assert [part in source.warning for part in words] == [warned] * 2
+        assert bool(source.warning) == warned
+        assert ('another frame' in source.state) == warned
 
 
 def test_without_one_it_waits_and_then_takes_the_field_of_view():

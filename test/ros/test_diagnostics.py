@@ -10,6 +10,7 @@ from sensor_msgs.msg import Image
 
 from llm_mde_ros.diagnostics import NodeSituation, diagnostic_statuses
 from llm_mde_ros.frame_counters import FrameCounters, rate_hz
+from llm_mde_ros.frame_error import FrameError, describe, stage
 from llm_mde_ros.frame_slot import Frame
 from llm_mde_ros.frame_times import STAGES, FrameTimes
 
@@ -232,6 +233,25 @@ def test_drops_among_good_images_are_told_once_and_counted_for_ever(counters):
     assert ('dropped: image', '1') in [(v.key, v.value) for v in status.values]
 
 
+@pytest.mark.parametrize('fault', [ValueError, RuntimeError, MemoryError])
+def test_a_message_with_a_field_of_megabytes_is_told_in_short(counters, fault):
+    with pytest.raises(FrameError) as dropped, stage('image'):
+        raise fault(f'cannot take {"x" * 2_000_000}; expected mono8 or rgb8')
+    counters.count_dropped(dropped.value.stage, str(dropped.value))
+    said = statuses(GOOD, counters)['depth: input'].message
+    assert len(said) < 330
+    assert said.startswith('1 images dropped: cannot take xxx')
+    assert 'xxx…xxx' in said
+    assert said.endswith('; expected mono8 or rgb8')
+
+
+def test_a_sentence_of_the_longest_length_is_told_whole():
+    for length in (299, 300):
+        assert describe(ValueError('x' * length)) == 'x' * length
+    assert len(describe(ValueError('x' * 301))) == 300
+    assert len(describe(ValueError('\udc80' * 299))) == 300  # an escape has six characters
+
+
 def test_drops_alone_are_an_error_until_a_good_image_comes(counters):
     counters.mark_reported()
     for _ in range(3):
@@ -259,3 +279,12 @@ def test_rate():
     now_s = time.monotonic()
     assert rate_hz([now_s - 60, now_s - 0.3, now_s - 0.2, now_s - 0.1]) == pytest.approx(10.0)
     assert rate_hz([now_s]) == 0.0
+
+
+def test_a_lost_gpu_is_no_fault_of_one_frame() -> None:
+    fault = RuntimeError('CUDA error: an illegal memory access was encountered')
+    with pytest.raises(RuntimeError) as caught, stage('inference'):
+        raise fault
+    assert caught.value is fault  # it ends the worker, and so the node
+    with pytest.raises(FrameError), stage('inference'):
+        raise RuntimeError('CUDA error: out of memory')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 import math
 import struct
@@ -186,6 +187,14 @@ CAMERA_INFOS = {  # what is changed of a good one, and what is said
     'a focal length below zero': ({'p': [-60.0, 0, 31.5, 0, 0, -60.0, *[0.0] * 6]}, 'fx=-60'),
     'in millimetres': ({'p': [0.36, 0, 3.1, 0, 0, 0.36, 2.3, *[0.0] * 5]}, 'implausible'),
     'of a telescope': ({'p': [1e9, 0, 31.5, 0, 0, 1e9, *[0.0] * 6]}, 'implausible'),
+    'of uneven pixels': ({'p': [60.0, 0, 31.5, 0, 0, 160.0, 23.5, 0, 0, 0, 1, 0]}, 'fy=160'),
+    'two times k': (
+        {'k': [120.0, 0, 63, 0, 120, 47, 0, 0, 2], 'd': [0.1] * 5},
+        'last row 0 0 2 in k',
+    ),
+    'two times p': ({'p': [120.0, 0, 63, 0, 0, 120, 47, 0, 0, 0, 2, 0]}, 'last row 0 0 2 0 in p'),
+    'skewed': ({'p': [60.0, 1, 31.5, 0, 0, 60, 23.5, 0, 0, 0, 1, 0]}, '1 0 in p'),
+    'of too many zeros': ({'d': array('d', bytes(8 * 100_000))}, 'more than 14 coefficients'),
     'of another size': ({'width': 320, 'height': 240}, '320x240'),
     'without size': ({'width': 0, 'height': 0}, 'camera size 0 x 0'),
     'as large as can be': ({'width': HUGE, 'height': HUGE}, f'{HUGE}'),
@@ -217,6 +226,18 @@ def test_a_camera_info_of_zeros_is_none_and_the_field_of_view_is_used(robot: Any
     robot.wait_for(lambda: 'uncalibrated' in robot.told('input'), 'warning')
     assert robot.statuses['input'].level == b'\1'
     assert robot.answer('depth/camera_info', robot.show(rgb)).k[0] == 60.0
+
+
+def test_a_camera_info_of_another_frame_is_used_with_a_warning(robot: Any, rgb: np.ndarray):
+    robot.listen('depth/camera_info')
+    info = calibration(width=64, height=48, fx=60.0)
+    info.header.frame_id = 'right_optical'
+    robot.tell(info)
+    assert robot.answer('depth/camera_info', robot.show(rgb, fx=None)).k[0] == 60.0
+    robot.wait_for(lambda: "of frame 'right_optical' but" in robot.told('input'), 'warning')
+    assert robot.statuses['input'].level == b'\1'
+    assert robot.answer('depth/camera_info', robot.show(rgb)).k[0] == 60.0  # of no frame
+    robot.wait_for(lambda: 'right_optical' not in robot.told('input'), 'the end of it')
 
 
 SCANS = {  # what is changed of a scan of a wall, and what is said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import hashlib
 import math
 from pathlib import Path
 import threading
@@ -13,7 +14,11 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
 from llm_mde_core.estimator import DepthEstimator
+from llm_mde_core.export import export
 from llm_mde_core.geometry import Camera
+from llm_mde_core.lora import add_lora
+from llm_mde_core.model import LLMMDEForDepthEstimation
+from llm_mde_core.model_files import CHECKPOINTS
 from llm_mde_ros.announced_camera import announced_camera
 from llm_mde_ros.model_loading import expected_camera, load_model
 from llm_mde_ros.parameters import DepthNodeParameters
@@ -136,3 +141,45 @@ def test_a_size_that_the_network_refuses_is_a_warning(
     log = Log()
     assert load_model(parameters_of(tiny_model_dir), log)
     assert log.sentences[-1] == ('warning', 'Not warmed up: it was exported for 320x240')
+
+
+def sha256sum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_the_weights_of_model_and_adapter_are_told_by_their_digests(
+    tiny_model_dir: Path, tiny_model: LLMMDEForDepthEstimation, tmp_path: Path
+):
+    add_lora(tiny_model).save_pretrained(tmp_path)
+    parameters = parameters_of(tiny_model_dir, warm_up_width=0)
+    plain = load_model(parameters, Log()).identity
+    adapted = load_model(replace(parameters, adapter=str(tmp_path)), Log()).identity
+    assert plain['model_sha256'] == sha256sum(tiny_model_dir / 'model.safetensors')
+    assert 'adapter_sha256' not in plain
+    assert adapted['model_sha256'] == plain['model_sha256']
+    assert adapted['adapter_sha256'] == sha256sum(tmp_path / 'adapter_model.safetensors')
+
+
+def test_a_bundled_model_tells_the_digest_of_its_weights_also_on_the_cpu():
+    loaded = load_model(parameters_of(Path('tiny'), warm_up_width=0), Log())
+    expected = sha256sum(CHECKPOINTS / 'tiny' / 'model.safetensors')
+    assert loaded.identity['model_sha256'] == expected
+    assert loaded.on_cpu().identity['model_sha256'] == expected
+
+
+def test_the_digest_of_weights_in_parts_is_of_all_of_them(
+    tiny_model: LLMMDEForDepthEstimation, tmp_path: Path
+):
+    tiny_model.save_pretrained(tmp_path, max_shard_size='40KB')
+    parts = sorted(tmp_path.glob('*.safetensors'))
+    assert len(parts) > 1
+    identity = load_model(parameters_of(tmp_path, warm_up_width=0), Log()).identity
+    together = b''.join(part.read_bytes() for part in parts)
+    assert identity['model_sha256'] == hashlib.sha256(together).hexdigest()
+
+
+def test_an_exported_model_tells_the_digest_of_its_network(tiny_model_dir: Path, tmp_path: Path):
+    pytest.importorskip('onnxruntime')
+    export(tiny_model_dir, Camera.from_hfov(width=64, height=48, hfov_deg=60.0), tmp_path / 'onnx')
+    identity = load_model(parameters_of(tmp_path / 'onnx', warm_up_width=0), Log()).identity
+    assert identity['model_sha256'] == sha256sum(tmp_path / 'onnx' / 'network.onnx')

@@ -103,7 +103,41 @@ def test_depth_and_confidence_are_those_of_the_prediction(header):
     messages = outputs(prediction, header)
     np.testing.assert_array_equal(image_to_depth(messages['depth/image']), prediction.depth_m)
     confidence = np.frombuffer(messages['confidence'].data, np.float32)
-    np.testing.assert_array_equal(confidence, prediction.confidence.ravel())
+    known = np.isfinite(prediction.depth_m)
+    np.testing.assert_array_equal(confidence, np.where(known, prediction.confidence, 0).ravel())
+
+
+@pytest.mark.parametrize('certainty', [0.42, math.nan])
+def test_unknown_depth_has_no_confidence(header, certainty):
+    settings = replace(OPEN, depth_min_m=2.0, depth_max_m=6.0)
+    depth = torch.tensor([[math.nan, 1.0, 3.0, 9.0, math.inf, 2.0]])
+    said = torch.full_like(depth, certainty)
+    said[0, 2::3] = 0.42
+    message = make_outputs(
+        within_limits(DepthPrediction(depth, lambda: said, {}), settings),
+        rgb=np.zeros((1, 6, 3), np.uint8),
+        camera=Camera.from_hfov(width=6, height=1, hfov_deg=60.0),
+        header=header,
+        wanted=['confidence'],
+        settings=settings,
+    )['confidence']
+    expected = np.float32([0, 0, 0.42, 0, 0, 0.42])
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32), expected)
+    assert said[0, 5] == np.float32(0.42)  # and what the network said is untouched
+
+
+def test_confidence_is_read_when_it_is_asked_for_and_not_before():
+    reads = []
+
+    def read():
+        reads.append(1)
+        return torch.ones(HEIGHT, WIDTH)
+
+    prediction = within_limits(replace(make_prediction(), read_certainty=read), OPEN)
+    assert prediction.depth_m.shape == (HEIGHT, WIDTH)
+    assert not reads
+    assert (prediction.confidence == 1).sum() == HEIGHT * WIDTH - 1
+    assert reads == [1]
 
 
 def test_depth_beyond_the_limits_is_unknown_in_all_outputs(header):
