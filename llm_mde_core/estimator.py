@@ -23,6 +23,7 @@ from llm_mde_core.device import (
     choose_precision,
     lay_out,
 )
+from llm_mde_core.digests import check_sums
 from llm_mde_core.exported import ExportedNetwork, is_exported, load_exported
 from llm_mde_core.frame import Frame, FrameOutput
 from llm_mde_core.geometry import Camera
@@ -79,9 +80,11 @@ class DepthEstimator:
         Load a bundled model by name, a model folder or, if `allow_download`, owner/name@commit.
 
         `adapter` is a peft adapter folder made by few-shot adaptation. Raises FileNotFoundError
-        when there is no such model and ValueError when it does not fit.
+        when there is no such model and ValueError when it does not fit, or is not the one that its
+        SHA256SUMS, if it has one, was written for.
         """
         source = find_model(model, allow_download=allow_download)
+        check_sums(Path(source))
         if is_exported(source):
             exported = load_exported(
                 source, adapter=adapter, device=device, precision=precision, compile=compile

@@ -10,10 +10,11 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from llm_mde_core.config import LLMMDEConfig
+from llm_mde_core.digests import SUMS
 
 CHECKPOINTS = Path(__file__).parent / 'checkpoints'
 PARTS = ('vision', 'language')
-FETCHED = ['*.json', '*.safetensors', '*.txt']
+FETCHED = ['*.json', '*.safetensors', '*.txt', SUMS]
 # While it is parsed no other thread of the process works.
 MAX_JSON_BYTES = 1_000_000  # an index of a thousand weights has 0.1 MB
 MAX_TOKENIZER_BYTES = 64_000_000  # the largest vocabularies have half of it

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from functools import cached_property
-import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llm_mde_core.device import is_out_of_memory
+from llm_mde_core.digests import sha256_of
 from llm_mde_core.estimator import DepthEstimator
 from llm_mde_core.exported import FILE, is_exported
 from llm_mde_core.geometry import Camera
@@ -23,7 +23,6 @@ from llm_mde_ros.told_text import in_utf8
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
 
-MEGABYTE = 1_000_000
 METRICS = 'metrics.json'  # what few-shot adaptation found out about its adapter
 ON_THE_CPU = 'The GPU ran out of memory, so that the network is on the CPU, which is slower.'
 
@@ -149,9 +148,9 @@ def _loaded(
     return LoadedModel(
         estimator,
         adapter,
-        adapter_sha256=_sha256([Path(adapter) / 'adapter_model.safetensors']) if adapter else '',
+        adapter_sha256=sha256_of([Path(adapter) / 'adapter_model.safetensors']) if adapter else '',
         warnings=warnings,
-        model_sha256=_sha256(_weights(Path(folder))),
+        model_sha256=sha256_of(_weights(Path(folder))),
     )
 
 
@@ -161,16 +160,6 @@ def _weights(folder: Path) -> list[Path]:
         return sorted(folder.glob(f'{FILE}*'))
     whole = folder / 'model.safetensors'
     return [whole] if whole.is_file() else sorted(folder.glob('*.safetensors'))
-
-
-def _sha256(files: list[Path]) -> str:
-    """Return the digest of the files, one after the other; of one it is that of sha256sum."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open('rb') as stream:
-            while block := stream.read(MEGABYTE):  # a model may have gigabytes
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _load_estimator(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -83,6 +84,12 @@ def name_no_text(folder: Path) -> None:
         file.write('[]')
 
 
+def changed_after_sums(folder: Path) -> None:
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    (folder / 'SHA256SUMS').write_text(f'{digest}  {WEIGHTS}\n')
+    change_weights(folder, lambda weights: weights['head.norm.bias'].add_(0.1))
+
+
 FAULTS = {  # what is done to the folder, and what is said
     'missing': (shutil.rmtree, 'give a bundled name'),
     'without weights': (lambda folder: (folder / WEIGHTS).unlink(), 'safetensors'),
@@ -97,6 +104,7 @@ FAULTS = {  # what is done to the folder, and what is said
         'mismatched_keys',
     ),
     'weights that are no numbers': (lambda folder: change_weights(folder, spoil), 'finite'),
+    'weights that somebody changed': (changed_after_sums, 'somebody changed it'),
     'a pickle as weights': (lambda folder: pickled(folder, WEIGHTS), 'get them again'),
     'a pickle in place of weights': (pickle_alone, 'safetensors'),
     'a pickle in the index': (index_names_a_pickle, 'only safetensors'),

@@ -25,6 +25,7 @@ import torch
 
 from llm_mde_core import DepthEstimator
 from llm_mde_core.bench.machine import git_commit
+from llm_mde_core.digests import sha256_of
 from llm_mde_core.model_files import find_model
 from llm_mde_train.adapt_material import Material, prepare
 from llm_mde_train.adapted_parts import (
@@ -44,7 +45,6 @@ from llm_mde_train.few_shot_trainer import (
 from llm_mde_train.held_out import HeldOut, judge, predictor
 from llm_mde_train.provenance import (
     library_versions,
-    sha256_of_file,
     sha256_of_samples,
 )
 from llm_mde_train.samples import Frame, Sample
@@ -188,7 +188,7 @@ def _origin(shots: list[Sample], *, folder: Path) -> dict[str, Any]:
         'shot_stamps_ns': [shot.stamp_ns for shot in shots],
         'shots_sha256': sha256_of_samples(shots),
         'model': folder.name,
-        'model_sha256': sha256_of_file(folder / 'model.safetensors'),
+        'model_sha256': sha256_of([folder / 'model.safetensors']),
         'commit': git_commit(Path(__file__)),
         'libraries': library_versions(),
     }

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 
 from llm_mde_core import DepthEstimator, LLMMDEConfig, LLMMDEForDepthEstimation
 from llm_mde_core.bench.machine import git_commit
+from llm_mde_core.digests import sha256_of
 from llm_mde_core.model_files import find_model
 from llm_mde_train.batches import MixedBatches, rendered_samples
 from llm_mde_train.evaluate import evaluate
-from llm_mde_train.provenance import sha256_of_file
 from llm_mde_train.recipe import SOURCES, Recipe
 from llm_mde_train.run_folder import RunFolder
 from llm_mde_train.run_log import RunLog
@@ -116,7 +116,7 @@ def _made_by(
 
 
 def _sha256_of_model(name: str) -> str:
-    return sha256_of_file(Path(find_model(name, allow_download=False)) / 'model.safetensors')
+    return sha256_of([Path(find_model(name, allow_download=False)) / 'model.safetensors'])
 
 
 def _validate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from importlib.metadata import version
-from pathlib import Path
 
 from llm_mde_train.samples import Sample
 
@@ -14,15 +13,6 @@ LIBRARIES = ('torch', 'transformers', 'peft')
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that numbers depend on."""
     return {name: version(name) for name in LIBRARIES}
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the digest of a file, hexadecimal."""
-    with path.open('rb') as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def sha256_of_samples(samples: list[Sample]) -> str:
