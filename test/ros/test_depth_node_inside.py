@@ -58,6 +58,11 @@ class SlowEstimator:
     def info(self) -> dict[str, object]:
         return {'model': 'slow'}
 
+    def on_cpu(self) -> SlowEstimator:
+        other = SlowEstimator(depth_m=self.depth_m + 1)
+        other.let_go.set()
+        return other
+
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowEstimator:
@@ -170,6 +175,35 @@ def test_a_gpu_without_memory_costs_one_frame_and_is_told(
     robot.answer('depth/image', robot.show(rgb))
     robot.wait_for(lambda: robot.told('model') == 'Loaded.', 'recovery')
     assert len(robot.received['depth/image']) == 1
+
+
+def test_a_gpu_without_memory_is_left_for_the_cpu_where_that_is_allowed(
+    robot: Any, slow: SlowEstimator, rgb: np.ndarray
+):
+    robot.wait_for(lambda: robot.state() == 'active', 'active node')
+    robot.listen('depth/image')
+    assert robot.set_parameter('cpu_fallback', True).successful
+    slow.errors.append(torch.OutOfMemoryError('CUDA out of memory'))
+    slow.let_go.set()
+    for _ in range(2):
+        message = robot.answer('depth/image', robot.show(rgb))
+        assert set(np.frombuffer(message.data, np.float32)) == {np.float32(3.0)}
+    robot.wait_for(lambda: 'the network is on the CPU' in robot.told('model'), 'warning')
+    assert robot.statuses['model'].level == b'\1'
+    assert robot.count('dropped: inference') == 0
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+def test_a_gpu_that_is_lost_ends_the_node(robot: Any, slow: SlowEstimator, rgb: np.ndarray):
+    robot.wait_for(lambda: robot.state() == 'active', 'active node')
+    robot.listen('depth/image')
+    slow.errors.append(RuntimeError('CUDA error: an illegal memory access was encountered'))
+    slow.let_go.set()
+    robot.show(rgb)
+    end_s = time.monotonic() + 30
+    while robot.under_test.process.poll() is None:
+        assert time.monotonic() < end_s, 'it works on with a GPU that does not'
+        robot.executor.spin_once(timeout_sec=0.02)
 
 
 class SlowLoad:

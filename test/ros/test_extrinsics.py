@@ -1,11 +1,15 @@
+from __future__ import annotations
+
 import math
+from typing import Any
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Transform
+from geometry_msgs.msg import Transform, TransformStamped
 import numpy as np
 import pytest
 from rclpy.executors import SingleThreadedExecutor
 
+from llm_mde_ros import extrinsics
 from llm_mde_ros.extrinsics import (
     FrameTransforms,
     move_points,
@@ -119,8 +123,6 @@ def test_an_unknown_transform_is_a_sentence_with_both_frames_and_what_to_do(came
 
 def test_a_static_transform_is_found_where_tf2_is_installed(camera_node):
     tf2_ros = pytest.importorskip('tf2_ros')
-    from geometry_msgs.msg import TransformStamped
-
     transforms = FrameTransforms(camera_node)
     stamped = TransformStamped(child_frame_id='laser')
     stamped.header.frame_id = 'camera_optical'
@@ -142,3 +144,55 @@ def test_a_static_transform_is_found_where_tf2_is_installed(camera_node):
     np.testing.assert_allclose(matrix[:3, 3], (-0.3, 0, 0))
     executor.shutdown()
     transforms.close()
+
+
+class StandIn:
+    """What the node uses of tf2_ros, where that is not installed: it knows one transform."""
+
+    class TransformException(Exception):  # noqa: N818  tf2's name
+        pass
+
+    class Buffer:
+        cleared = 0
+
+        def lookup_transform(self, target: str, source: str, time: Any) -> TransformStamped:
+            if (target, source) != ('camera_optical', 'laser'):
+                raise StandIn.TransformException(f'"{source}" passed to lookupTransform')
+            found = TransformStamped()
+            found.transform.translation.x = time.nanoseconds / 1e9
+            return found
+
+        def clear(self) -> None:
+            StandIn.Buffer.cleared += 1
+
+    class TransformListener:
+        listening = 0
+
+        def __init__(self, buffer: StandIn.Buffer, node: Any) -> None:
+            StandIn.TransformListener.listening += 1
+
+        def unregister(self) -> None:
+            StandIn.TransformListener.listening -= 1
+
+
+def test_transforms_are_asked_for_at_the_time_of_the_message(camera_node, monkeypatch):
+    for name in ('Buffer', 'TransformListener', 'TransformException'):
+        monkeypatch.setattr(extrinsics, name, getattr(StandIn, name), raising=False)
+    transforms = FrameTransforms(camera_node)
+    laser = {'target': 'camera_optical', 'source': 'laser', 'stamp': Time(sec=9)}
+    transforms.follow()
+    assert StandIn.TransformListener.listening == 0  # nobody asked
+    with pytest.raises(ValueError, match='/tf was not read yet'):
+        transforms.matrix(**laser)
+    transforms.follow()
+    transforms.follow()
+    assert StandIn.TransformListener.listening == 1
+    np.testing.assert_allclose(transforms.matrix(**laser)[:3, 3], (9.0, 0, 0))
+    with pytest.raises(ValueError, match=r'"lidar" passed to .*publish it on /tf, or set'):
+        transforms.matrix(**laser | {'source': 'lidar'})
+    transforms.clear()
+    assert StandIn.Buffer.cleared == 1
+    transforms.close()
+    assert StandIn.TransformListener.listening == 0
+    with pytest.raises(ValueError, match='/tf was not read yet'):
+        transforms.matrix(**laser)
