@@ -94,7 +94,8 @@ def test_only_the_hub_is_asked_and_only_for_what_is_read(
         find_model(name, allow_download=False)
     assert not asked
     assert find_model(name, allow_download=True) == str(tiny_model_dir)
-    assert asked == [('someone/model', 'f' * 40, ['*.json', '*.safetensors', '*.txt'])]
+    patterns = ['*.json', '*.safetensors', '*.txt', 'SHA256SUMS']
+    assert asked == [('someone/model', 'f' * 40, patterns)]
 
 
 def test_weights_under_another_name_are_refused(tiny_model_dir: Path, tmp_path: Path) -> None:

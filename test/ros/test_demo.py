@@ -238,12 +238,12 @@ def test_demo_of_a_real_bag(shared_bag, tmp_path, tiny_model_dir):
 def test_adapted_to_a_real_bag_the_node_publishes_better_depth_of_it(shared_bag, tmp_path):
     """Few steps: what is asked is whether the way from bag to node works, not how well."""
     command = [sys.executable, '-m', 'llm_mde_train', 'adapt', '--bag', shared_bag]
-    command += ['--minutes', '0.3', '--accept-worse', '--out', tmp_path / 'room']
+    command += ['--minutes', '0.2', '--accept-worse', '--out', tmp_path / 'room']
     environment = os.environ | {'OMP_NUM_THREADS': '1'}
     subprocess.run(command, env=environment, check=True, timeout=300)
     abs_rels = []
     for name, more in (('before', ()), ('after', ('--adapter', tmp_path / 'room'))):
-        arguments = ('--out', tmp_path / name, '--rate', 2, *more)
+        arguments = ('--out', tmp_path / name, '--rate', 3, *more)
         status, output = run_demo('--bag', shared_bag, *arguments)
         assert status == 0, output
         abs_rels.append(json.loads((tmp_path / name / 'demo.json').read_text())['abs_rel'])
