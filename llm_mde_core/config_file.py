@@ -20,7 +20,12 @@ BACKBONES = {
 ATTENTION = ('attn_implementation', '_attn_implementation')
 OF_TORCH = (None, 'eager', 'sdpa')  # ways of attention that need no other package
 # How a backbone computes, not what; a value that cannot be would show with the first image.
-UNREAD = ('chunk_size_feed_forward', 'output_attentions', 'return_dict')
+UNREAD = (
+    'chunk_size_feed_forward',
+    'output_attentions',
+    'output_hidden_states',
+    'return_dict',
+)
 # What a model of ours says of itself; it changes nothing.
 ABOUT = ('training_data', 'weights_license', 'exported_from')
 

@@ -104,6 +104,7 @@ def test_ways_of_attention_that_torch_has_are_fine(change: Callable[..., Path]) 
         {'chunk_size_feed_forward': 7},
         {'return_dict': False},
         {'output_attentions': 'x'},
+        {'output_hidden_states': 'x'},
     ],
     ids=str,
 )
