@@ -139,7 +139,7 @@ def test_signals_at_any_moment(tmp_path: Path, bag: Path, options: ReplayOptions
         child.send_signal(number)
         status, _ = child.end()
         if out.exists():
-            if status == -signal.SIGKILL:  # maybe while it removed this, which it does last
+            if status != 0:  # maybe while it removed this, which it does last
                 shutil.rmtree(tmp_path / 'broken' / 'out.unfinished', ignore_errors=True)
             break
         assert status != 0
