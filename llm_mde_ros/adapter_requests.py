@@ -13,7 +13,7 @@ from llm_mde_core.geometry import Camera
 from llm_mde_ros.adapter_swap import AdapterSwap, Request
 from llm_mde_ros.model_loading import check_allowed, expected_camera, load_model
 from llm_mde_ros.parameters import DepthNodeParameters
-from llm_mde_ros.told_text import in_utf8
+from llm_mde_ros.told_text import TOLD_OF_FILES, in_utf8, shortened
 
 if TYPE_CHECKING:
     from llm_mde_ros.depth_node import DepthNode
@@ -36,7 +36,7 @@ class AdapterRequests:
     @property
     def problem(self) -> str:
         """Why the adapter that was asked for last does not serve; empty: it does."""
-        return in_utf8(self._swap.problem)
+        return _told(self._swap.problem)
 
     @property
     def loading(self) -> str:
@@ -71,7 +71,7 @@ class AdapterRequests:
 
     def _start(self, wanted: DepthNodeParameters, done: Callable[[str], None]) -> None:
         def end(problem: str) -> None:
-            problem = in_utf8(problem)
+            problem = _told(problem)
             self._tell(problem)
             done(problem)
 
@@ -99,7 +99,7 @@ class AdapterRequests:
 
     def _tell_went_back(self, problem: str) -> None:
         """Say that an adapter served, and why it no longer does."""
-        self._node.get_logger().error(in_utf8(problem))
+        self._node.get_logger().error(_told(problem))
         if not self._swap.loading:  # otherwise the parameter says already what is being loaded
             self._show_serving()
 
@@ -107,3 +107,7 @@ class AdapterRequests:
         """Let the parameter say what serves."""
         if self._node.settings.adapter != self._node.model.adapter:
             self._node.set_parameters([Parameter('adapter', value=self._node.model.adapter)])
+
+
+def _told(problem: str) -> str:
+    return shortened(in_utf8(problem), TOLD_OF_FILES)

@@ -31,7 +31,7 @@ from llm_mde_ros.parameters import declare, read_on_configure
 from llm_mde_ros.reference_input import ReferenceInput
 from llm_mde_ros.served_model import ServedModel
 from llm_mde_ros.services import NodeServices
-from llm_mde_ros.told_text import in_utf8
+from llm_mde_ros.told_text import TOLD_OF_FILES, in_utf8, shortened
 from llm_mde_ros.topics import DIAGNOSTICS
 
 POLL_PERIOD_S = 0.2  # looks for listeners and publishers
@@ -56,9 +56,10 @@ def reported(transition: Callable) -> Callable:
             return transition(self, state)
         except Exception as error:  # whatever it is: it is told and raised again
             self.get_logger().error(in_utf8(traceback.format_exc()))
-            self._configure_error = in_utf8(
-                f'{transition.__name__} failed ({type(error).__name__}: {error}), the log says '
-                f'where. {configure_again(self)}'
+            told = shortened(in_utf8(f'{type(error).__name__}: {error}'), TOLD_OF_FILES)
+            self._configure_error = (
+                f'{transition.__name__} failed ({told}), the log says where. '
+                f'{configure_again(self)}'
             )
             raise
 
@@ -125,9 +126,8 @@ class DepthNode(LifecycleNode):
                 ),
             )
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, out of memory
-            self._configure_error = in_utf8(
-                f'Cannot load the model: {str(error).rstrip(".")}. {configure_again(self)}'
-            )
+            told = shortened(in_utf8(str(error).rstrip('.')), TOLD_OF_FILES)
+            self._configure_error = f'Cannot load the model: {told}. {configure_again(self)}'
             self.get_logger().error(self._configure_error)
             return TransitionCallbackReturn.FAILURE
         self._configure_error = ''

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,8 @@ from llm_mde_ros.parameters import DepthNodeParameters
 from llm_mde_ros.saved_frame import WorkedFrame
 from llm_mde_ros.served_model import ServedModel
 from llm_mde_ros.stats import depth_stats
+
+STOP_S = 5.0  # for the frame in work, until it is told that it takes long
 
 
 class FrameWorker:
@@ -68,8 +70,14 @@ class FrameWorker:
             self._work.result()
 
     def stop(self) -> None:
-        """Finish the frame in work and end the thread."""
+        """Finish the frame in work, say so while that takes long, and end the thread."""
         self.slot.close()
+        while not wait([self._work], timeout=STOP_S).done:
+            self._warn(
+                'stop',
+                'Still waits for the image in work. If that never ends, the network hangs: end '
+                'the process; a second signal does it at once.',
+            )
         self._work.result()
 
     def reset_filters(self) -> None:
@@ -180,19 +188,19 @@ class FrameWorker:
             self.reset_filters()
         times.end_all(prediction.stage_s)
         self._counters.processed += 1
-        settings = parameters.reference_settings
+        of = {
+            'camera': camera,
+            'header': frame.message.header,
+            'settings': parameters.reference_settings,
+        }
         compare = partial(
             self._accuracy.compare,
             prediction.depth,
-            camera=camera,
-            header=frame.message.header,
-            settings=settings,
             limits_m=(parameters.depth_min_m, parameters.depth_max_m),
+            **of,
         )
         with stage('outputs'):
-            corrected = self._accuracy.correct(
-                prediction.depth, camera=camera, header=frame.message.header, settings=settings
-            )
+            corrected = self._accuracy.correct(prediction.depth, **of)
             depth = self.filters(
                 corrected,
                 camera=camera,
@@ -221,7 +229,7 @@ class FrameWorker:
             header=frame.message.header,
             times=times,
         )
-        return worked, messages, compare
+        return worked, messages, partial(compare, published=prediction.depth)
 
     def _publish(self, messages: dict[str, Any]) -> list[str]:
         """Send and count the messages; return the topics where that failed."""

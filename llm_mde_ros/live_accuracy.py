@@ -97,16 +97,19 @@ class LiveAccuracy:
         self,
         depth: torch.Tensor,
         *,
+        published: torch.Tensor,
         camera: Camera,
         header: Header,
         settings: ReferenceSettings,
         limits_m: tuple[float, float],
     ) -> None:
         """
-        Compare a frame as the network gave it, float32 (H, W) metres; correct() came before.
+        Compare a frame: the network's depth, and what became of it; float32 (H, W) metres.
 
-        limits_m: reference beyond it does not count. What goes wrong is told by verdict(): a
-        reference that cannot be used is no reason to lose the frame.
+        The figures are of what is published, with correction and filters, where that is known;
+        the correction learns from the network's. limits_m: reference beyond it does not count.
+        What goes wrong is told by verdict(): a reference that cannot be used is no reason to lose
+        the frame.
         """
         if not settings.reference_topic:
             return
@@ -115,34 +118,24 @@ class LiveAccuracy:
             points = reference_to_points(message, self._camera_of(message, camera, header))
             seen = seen_by(camera, move_points(points, self._matrix(message, header, settings)))
             pixels = [torch.from_numpy(i).to(depth.device) for i in (seen.rows, seen.columns)]
-            predicted_m = depth[pixels[0], pixels[1]].cpu().numpy()
-            known = np.isfinite(predicted_m) & (predicted_m > 0)
+            published_m = published[pixels[0], pixels[1]].cpu().numpy()
+            known = np.isfinite(published_m) & (published_m > 0)
             known &= (seen.depth_m >= limits_m[0]) & (seen.depth_m <= limits_m[1])
             if known.sum() < MIN_SAMPLES:
                 raise ValueError(
                     f'of {len(points)} points of {message.header.frame_id!r}, {known.sum()} are '
                     'in the image with a depth; check where the sensor stands, and looks'
                 )
-            self._take(predicted_m[known], seen.depth_m[known], header=header, settings=settings)
+            self._window.add(published_m[known], seen.depth_m[known])
+            if settings.reference_correct:
+                predicted_m = depth[pixels[0], pixels[1]].cpu().numpy()
+                self.correction = self.correction.towards(
+                    predicted_m[known],
+                    seen.depth_m[known],
+                    elapsed_s=(stamp_ns(header) - self._stamp_ns) / 1e9 if self._stamp_ns else 0.0,
+                )
+            self._stamp_ns, self._compared_s = stamp_ns(header), time.monotonic()
             self._offset_s = offset_s
-
-    def _take(
-        self,
-        predicted_m: np.ndarray,
-        reference_m: np.ndarray,
-        *,
-        header: Header,
-        settings: ReferenceSettings,
-    ) -> None:
-        """Let the samples of a frame into the figures and, where it is held, the correction."""
-        published_m = self.correction.apply(torch.from_numpy(predicted_m)).numpy()
-        self._window.add(published_m, reference_m)
-        if settings.reference_correct:
-            elapsed_s = (stamp_ns(header) - self._stamp_ns) / 1e9 if self._stamp_ns else 0.0
-            self.correction = self.correction.towards(
-                predicted_m, reference_m, elapsed_s=elapsed_s
-            )
-        self._stamp_ns, self._compared_s = stamp_ns(header), time.monotonic()
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 TOLD_CHARACTERS = 300  # of a sentence; a field of a message may have megabytes
+TOLD_OF_FILES = 1000  # these sentences name paths
 
 
 def in_utf8(text: str) -> str:
@@ -15,9 +16,9 @@ def in_utf8(text: str) -> str:
     return text.encode(errors='backslashreplace').decode()
 
 
-def shortened(text: str) -> str:
-    """Return at most TOLD_CHARACTERS of the text; its end, which says what to do, is kept."""
-    if len(text) <= TOLD_CHARACTERS:
+def shortened(text: str, characters: int = TOLD_CHARACTERS) -> str:
+    """Return at most so much of the text; its end, which says what to do, is kept."""
+    if len(text) <= characters:
         return text
-    half = TOLD_CHARACTERS // 2
+    half = characters // 2
     return f'{text[: half - 1]}…{text[-half:]}'

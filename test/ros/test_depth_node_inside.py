@@ -383,6 +383,24 @@ def test_a_bug_in_a_transition_is_told_until_the_node_is_configured(
     node.destroy_node()
 
 
+def test_what_a_file_says_is_told_in_part_when_it_is_long(
+    context: None, slow: SlowEstimator, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError(f'unknown key {"k" * 1_000_000}, expected another')
+
+    monkeypatch.setattr(DepthEstimator, 'from_pretrained', fail)
+    node = depth_node.DepthNode()
+    assert node.trigger_configure() == depth_node.TransitionCallbackReturn.FAILURE
+    told = node._situation().configure_error
+    assert len(told) < 1500
+    assert told.startswith('Cannot load the model: unknown key kkk')
+    assert 'kkk, expected another. Set what is wrong' in told
+    node.close()
+    node.join()
+    node.destroy_node()
+
+
 def test_a_gpu_too_small_for_the_model_is_told_and_the_node_can_be_configured_later(
     context: None, slow: SlowEstimator, monkeypatch: pytest.MonkeyPatch
 ):

@@ -121,7 +121,8 @@ import llm_mde_ros.__main__ as program
 
 def hang(stop):
     print('hangs', flush=True)
-    stop.wait()
+    while not stop.wait(0.1):  # Python handles no signal that comes just before it blocks
+        pass
     print('stops', flush=True)
     time.sleep(60)
 

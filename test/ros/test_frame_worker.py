@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from threading import Event
 import time
 from typing import Any
 from unittest.mock import Mock  # raises what libraries do when memory is out, at a chosen place
 
+from builtin_interfaces.msg import Time
 import cv2
 import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 import torch
 
 from llm_mde_core.estimator import DepthPrediction
+from llm_mde_ros import frame_worker
+from llm_mde_ros.conversions import depth_to_image
 from llm_mde_ros.extrinsics import FrameTransforms
 from llm_mde_ros.frame_counters import FrameCounters
 from llm_mde_ros.frame_slot import Frame
@@ -249,6 +254,28 @@ def test_stats_that_cannot_be_made_cost_the_frame_nothing_else(bench, words, err
     assert ('stats', f'No stats of this image: {words}') in bench.warnings
 
 
+def test_accuracy_is_that_of_the_depth_that_is_published(bench):
+    bench.parameters = DepthNodeParameters(
+        camera_info_timeout_s=0.0,
+        filters_temporal_enable=True,
+        filters_temporal_time_s=1.0,
+        reference_topic='/depth',
+        reference_extrinsics='0 0 0 0 0 0',
+    )
+    wall = np.full((4, 6), 2.0, np.float32)
+    for second, depth_m in enumerate((2.0, 2.2), start=1):
+        stamped = Header(stamp=Time(sec=second))
+        bench.accuracy.add(depth_to_image(wall, stamped))
+        bench.estimator.depth_m = depth_m
+        bench.put(second)
+    bench.worker.stop()
+    published_m = np.frombuffer(bench.publishers.sent[-1][1].data, np.float32)
+    assert 2.0 < published_m.mean() < 2.2
+    figures = bench.accuracy.figures()
+    assert figures.frames == 2
+    assert figures.abs_rel == pytest.approx((0 + published_m.mean() / 2 - 1) / 2, rel=1e-4)
+
+
 def test_a_comparison_without_memory_costs_the_frame_nothing(bench, monkeypatch):
     bench.parameters = DepthNodeParameters(camera_info_timeout_s=0.0, reference_topic='/scan')
     monkeypatch.setattr(bench.accuracy, '_nearest', Mock(side_effect=MemoryError()))
@@ -386,3 +413,26 @@ def test_stopping_ends_the_thread(bench):
     bench.put()
     bench.worker.stop()
     bench.worker.check()
+
+
+def test_stopping_tells_that_it_waits_for_a_network_that_does_not_answer(bench, monkeypatch):
+    monkeypatch.setattr(frame_worker, 'STOP_S', 0.01)
+    busy, told, infer, sentences = Event(), Event(), bench.estimator.infer, []
+
+    def hang(*image_and_camera):
+        busy.set()
+        assert told.wait(10)
+        return infer(*image_and_camera)
+
+    def warn(kind, sentence):
+        if kind == 'stop':
+            sentences.append(sentence)
+            told.set()
+
+    monkeypatch.setattr(bench.estimator, 'infer', hang)
+    monkeypatch.setattr(bench.worker, '_warn', warn)
+    bench.hand_over(second=1)
+    assert busy.wait(10)
+    bench.worker.stop()
+    assert sentences[0].startswith('Still waits for the image in work.')
+    assert bench.counters.published == 1

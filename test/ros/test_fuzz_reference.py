@@ -138,8 +138,10 @@ def compare(message: Any) -> LiveAccuracy:
     message.header = Header(frame_id='camera')
     accuracy = LiveAccuracy(FrameTransforms(None))
     accuracy.add(message)
+    wall = torch.full((48, 64), 2.0)
     accuracy.compare(
-        torch.full((48, 64), 2.0),
+        wall,
+        published=wall,
         camera=CAMERA,
         header=Header(frame_id='camera'),
         settings=SETTINGS,

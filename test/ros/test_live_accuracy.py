@@ -61,6 +61,7 @@ def process(accuracy, depth, settings=LEFT, *, stamp_s=100.0, camera=CAMERA, **h
     corrected = correct(accuracy, depth, settings, stamp_s=stamp_s, camera=camera, **header)
     accuracy.compare(
         depth,
+        published=corrected,
         camera=camera,
         header=header_at(stamp_s, **header),
         settings=settings,

@@ -75,8 +75,10 @@ def compares(reference, topic, depth_m=2.2):
     """Process a frame and tell whether it was compared."""
     accuracy = reference.accuracy
     before = accuracy.figures().frames
+    wall = torch.full((48, 64), depth_m)
     accuracy.compare(
-        torch.full((48, 64), depth_m),
+        wall,
+        published=wall,
         camera=CAMERA,
         header=Header(frame_id='camera_optical'),
         settings=ReferenceSettings(reference_topic=topic, reference_extrinsics=HERE),
