@@ -11,12 +11,9 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from llm_mde_core.calibration import check_calibration
 from llm_mde_core.geometry import Camera
 
-MAX_REACH = 50.0  # from the principal point to an edge, in focal lengths: 89 degrees to the side
-MAX_FOCAL_LENGTH = 1e4  # in long sides of the image: a field of view of 0.006 degrees
-MAX_ASPECT = 2.5  # of fx and fy: 2 is an anamorphic lens, or binning of 1 x 2, and hardly exact
-MAX_SKEW = 0.01  # of the focal length
 MAX_COEFFICIENTS = 14  # of the largest lens model
 
 
@@ -28,12 +25,12 @@ def camera_from_info(info: CameraInfo) -> Camera:
     """
     distortion_model, distortion = _distortion(info)
     use_projection = not distortion_model and info.p[0] != 0
-    name = 'p' if use_projection else 'k'
-    matrix = getattr(info, name)
+    matrix = info.p if use_projection else info.k
+    of = f'camera_info of frame {info.header.frame_id!r}'
     if not np.any(matrix):
         raise ValueError(
-            f'camera_info of frame {info.header.frame_id!r} is uncalibrated: its K is zero; '
-            'calibrate the camera, or let nothing publish camera_info and set hfov_deg'
+            f'{of} is uncalibrated: its K is zero; calibrate the camera, or let nothing publish '
+            'camera_info and set hfov_deg'
         )
     (width, height), (bin_x, bin_y) = _size(info), _binning(info)
     fitted = _resampled(matrix, info, scale_x=1 / bin_x, scale_y=1 / bin_y)
@@ -47,8 +44,10 @@ def camera_from_info(info: CameraInfo) -> Camera:
         distortion_model=distortion_model,
         distortion=distortion,
     )
-    _check_plausible(camera, info)
-    _check_form(np.reshape(matrix, (3, -1)), name, info)
+    for name in ('k', 'r', 'p'):  # all of them are published again
+        if not np.all(np.isfinite(getattr(info, name))):
+            raise ValueError(f'{of} has numbers in {name} that are none')
+    check_calibration(camera, np.reshape(matrix, (3, -1)), of=of)
     return camera
 
 
@@ -134,48 +133,6 @@ def _size(info: CameraInfo) -> tuple[int, int]:
     _, _, width, height = _region(info)
     bin_x, bin_y = _binning(info)
     return width // bin_x, height // bin_y
-
-
-def _check_plausible(camera: Camera, info: CameraInfo) -> None:
-    """Refuse numbers that no camera has: a focal length in millimetres, cleared memory."""
-    frame = info.header.frame_id
-    for name in ('k', 'r', 'p'):  # all of them are published again
-        if not np.all(np.isfinite(getattr(info, name))):
-            raise ValueError(f'camera_info of frame {frame!r} has numbers in {name} that are none')
-    reach = max(
-        abs(camera.cx) / camera.fx,
-        abs(camera.width - camera.cx) / camera.fx,
-        abs(camera.cy) / camera.fy,
-        abs(camera.height - camera.cy) / camera.fy,
-    )
-    smaller, larger = sorted((camera.fx, camera.fy))
-    is_long = larger > MAX_FOCAL_LENGTH * max(camera.width, camera.height)
-    if reach > MAX_REACH or is_long or larger > MAX_ASPECT * smaller:
-        raise ValueError(
-            f'camera_info of frame {frame!r} is implausible for {camera.width} x {camera.height} '
-            f'pixels: fx={camera.fx:g}, fy={camera.fy:g}, cx={camera.cx:g}, cy={camera.cy:g}; '
-            'they are to be in pixels'
-        )
-
-
-def _check_form(matrix: np.ndarray, name: str, info: CameraInfo) -> None:
-    """Refuse a K (3, 3) or P (3, 4) whose numbers mean something else: a multiple, a transpose."""
-    where = f'camera_info of frame {info.header.frame_id!r} has'
-    last_row = np.eye(*matrix.shape)[2]
-    if not np.allclose(matrix[2], last_row, rtol=0, atol=1e-6):
-        raise ValueError(
-            f'{where} the last row {_spaced(matrix[2])} in {name}, expected {_spaced(last_row)}'
-        )
-    fx, fy, skew = matrix[0, 0], matrix[1, 1], matrix[[0, 1], [1, 0]]
-    if np.any(np.abs(skew) > MAX_SKEW * np.array([fx, fy])):
-        raise ValueError(
-            f'{where} {_spaced(skew)} in {name} beside fx={fx:g}, fy={fy:g}, expected 0 0: '
-            'depth knows no skewed pixels'
-        )
-
-
-def _spaced(numbers: np.ndarray) -> str:
-    return ' '.join(f'{number:g}' for number in numbers)
 
 
 def _resampled(

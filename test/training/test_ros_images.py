@@ -216,3 +216,17 @@ def test_uncalibrated_camera_is_refused():
     blank = info(CAMERA, k=np.zeros(9), p=np.zeros(12))
     with pytest.raises(ValueError, match="frame 'eye' is uncalibrated"):
         to_camera(blank, rectified=False)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'sentence'),
+    [
+        ({'p_fx': 0.06}, "frame 'eye' is implausible for 64 x 48 pixels: fx=0.06"),
+        ({'p_fx': 600.0}, 'implausible'),
+        ({'p_fx': 0.0, 'k': np.array([60, 0, 0, 0, 61, 0, 31, 24, 1.0])}, 'last row 31 24 1 in K'),
+        ({'p': np.array([60, 0, 31, 0, 0, 61, 24, 0, 0, 0, 2.0, 0])}, 'last row 0 0 2 0 in P'),
+    ],
+)
+def test_a_calibration_that_no_camera_has_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        to_camera(info(CAMERA, **changes), rectified=False)

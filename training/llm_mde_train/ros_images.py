@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from llm_mde_core import Camera
+from llm_mde_core.calibration import check_calibration
 
 # Type, channels and cv2.cvtColor's code. OpenCV names a Bayer mosaic after the second row, from
 # its second pixel, ROS after the first row; plain 8UC3 is BGR, as RViz shows it.
@@ -105,17 +106,17 @@ def to_camera(info: Any, *, rectified: bool) -> Camera:
     Return the camera of the images that belong to a CameraInfo.
 
     P holds for a rectified image, whatever distortion its CameraInfo keeps from the raw one, and
-    where there is no distortion; otherwise K and D. Raises ValueError for an uncalibrated one.
+    where there is no distortion; otherwise K and D. Raises ValueError for an uncalibrated one, and
+    for one that no camera has.
     """
     distortion = tuple(float(value) for value in _field(info, 'd'))
     projection = np.reshape(_field(info, 'p'), (3, 4))
     distorted = any(distortion) and not rectified
     use_projection = not distorted and projection[0, 0] != 0
-    matrix = projection[:, :3] if use_projection else np.reshape(_field(info, 'k'), (3, 3))
+    matrix = projection if use_projection else np.reshape(_field(info, 'k'), (3, 3))
+    of = f'the camera_info of frame {info.header.frame_id!r}'
     if not np.any(matrix):
-        raise ValueError(
-            f'the camera_info of frame {info.header.frame_id!r} is uncalibrated: its K is zero'
-        )
+        raise ValueError(f'{of} is uncalibrated: its K is zero')
     whole = (0, 0, info.width, info.height)
     roi = info.roi
     cut = (roi.x_offset, roi.y_offset, roi.width, roi.height)
@@ -130,6 +131,7 @@ def to_camera(info: Any, *, rectified: bool) -> Camera:
         distortion_model=_lens_model(info, distortion) if distorted else '',
         distortion=distortion if distorted else (),
     )
+    check_calibration(camera, matrix, of=of)
     bins = max(info.binning_x, 1), max(info.binning_y, 1)
     return camera.resized(width=width // bins[0], height=height // bins[1])
 
