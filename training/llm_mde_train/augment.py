@@ -12,17 +12,24 @@ CUT_DEPTH_PART = 0.75  # p of the CutDepth paper: of what is right of and below 
 
 
 def crop_to(
-    sample: Sample, rng: np.random.Generator, *, height: int, width: int, focal_px: float
+    sample: Sample,
+    rng: np.random.Generator,
+    *,
+    height: int,
+    width: int,
+    focal_px: float,
+    rotation_deg: float = ROTATION_DEG,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """
     Cut a random window out of a sample and resize it to a shape, perhaps mirrored.
 
-    The window is as large as the wanted focal length makes it, or what there is. Returns rgb
-    uint8 (height, width, 3), depth float32 (height, width) in metres with NaN, and the focal
-    length in pixels of the result. Depth is picked, never interpolated.
+    Before, it is turned by up to `rotation_deg`, either way. The window is as large as the wanted
+    focal length makes it, or what there is. Returns rgb uint8 (height, width, 3), depth float32
+    (height, width) in metres with NaN, and the focal length in pixels of the result. Depth is
+    picked, never interpolated.
     """
     rgb, depth_m, camera = sample.rgb, sample.depth_m, sample.camera
-    rgb, depth_m = _rotate(rgb, depth_m, angle_deg=rng.uniform(-ROTATION_DEG, ROTATION_DEG))
+    rgb, depth_m = _rotate(rgb, depth_m, angle_deg=rng.uniform(-rotation_deg, rotation_deg))
     largest = min(camera.height / height, camera.width / width)
     scale = min(largest, camera.focal_px / focal_px)
     cut_height, cut_width = max(1, round(height * scale)), max(1, round(width * scale))

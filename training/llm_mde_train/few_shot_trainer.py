@@ -33,8 +33,8 @@ class Tuning:
     minutes: float = 3.5
     shots_per_batch: int = 4
     replay_per_batch: int = 1
-    lora_rate: float = 3e-3
-    rate: float = 2e-3  # of the parts that are trained in full
+    lora_rate: float = 1.5e-3
+    rate: float = 1e-3  # of the parts that are trained in full
     warmup_steps: int = 10
     weight_decay: float = 0.01
     clip_norm: float = 1.0

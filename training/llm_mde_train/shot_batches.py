@@ -14,6 +14,7 @@ from llm_mde_train.batches import LENS_SIGMA, Batch, collate
 from llm_mde_train.samples import Sample
 
 LARGEST_ZOOM = 0.15  # of the logarithm of the focal length
+ROTATION_DEG = 8.0  # more than where images are many: few show how else the camera may be held
 CHANGED_LIGHT = 0.5  # part of the images; the others are shown as the camera took them
 DENSITY = 2.0  # pixels that are kept for each of the network's, along each side
 
@@ -80,6 +81,7 @@ class ShotBatches:
             height=fit.padded_height,
             width=fit.padded_width,
             focal_px=focal_px,
+            rotation_deg=ROTATION_DEG,
         )
         known = np.where(depth_m <= sample.max_depth_m, depth_m, np.float32(np.nan))
         if self._rng.random() < CHANGED_LIGHT:
