@@ -190,10 +190,10 @@ CAMERA_INFOS = {  # what is changed of a good one, and what is said
     'of uneven pixels': ({'p': [60.0, 0, 31.5, 0, 0, 160.0, 23.5, 0, 0, 0, 1, 0]}, 'fy=160'),
     'two times k': (
         {'k': [120.0, 0, 63, 0, 120, 47, 0, 0, 2], 'd': [0.1] * 5},
-        'last row 0 0 2 in k',
+        'last row 0 0 2 in K',
     ),
-    'two times p': ({'p': [120.0, 0, 63, 0, 0, 120, 47, 0, 0, 0, 2, 0]}, 'last row 0 0 2 0 in p'),
-    'skewed': ({'p': [60.0, 1, 31.5, 0, 0, 60, 23.5, 0, 0, 0, 1, 0]}, '1 0 in p'),
+    'two times p': ({'p': [120.0, 0, 63, 0, 0, 120, 47, 0, 0, 0, 2, 0]}, 'last row 0 0 2 0 in P'),
+    'skewed': ({'p': [60.0, 1, 31.5, 0, 0, 60, 23.5, 0, 0, 0, 1, 0]}, '1 0 in P'),
     'of too many zeros': ({'d': array('d', bytes(8 * 100_000))}, 'more than 14 coefficients'),
     'of another size': ({'width': 320, 'height': 240}, '320x240'),
     'without size': ({'width': 0, 'height': 0}, 'camera size 0 x 0'),
