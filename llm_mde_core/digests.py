@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import hashlib
 from pathlib import Path
 
-SUMS = 'SHA256SUMS'  # as `sha256sum *.safetensors > SHA256SUMS` writes it
+SUMS = 'SHA256SUMS'  # as `sha256sum *.json *.safetensors > SHA256SUMS` writes it
+READ = ('.json', '.safetensors', '.onnx')  # configuration and tokenizer say as much as weights
 BLOCK_BYTES = 2**20
 MAX_SUMS_BYTES = 100_000
 
@@ -25,13 +26,14 @@ def check_sums(folder: Path) -> None:
     """
     Raise ValueError when a file is not the one that the folder's SHA256SUMS was written for.
 
-    A folder without it is not checked.
+    So it is for a file that is read and not listed. A folder without the list is not checked.
     """
     sums = folder / SUMS
     if not sums.is_file():
         return
     if sums.stat().st_size > MAX_SUMS_BYTES:
         raise ValueError(f'{sums} is too large for a list of digests')
+    unlisted = {file.name for file in folder.iterdir() if file.suffix in READ}
     for line in sums.read_text(errors='replace').splitlines():
         digest, _, name = line.partition(' ')
         name = name.removeprefix(' ').removeprefix('*')  # text or binary
@@ -42,3 +44,9 @@ def check_sums(folder: Path) -> None:
                 f'{folder / name} is not the file that {sums} was written for: it is damaged or '
                 'somebody changed it. Get the model again, or write the digests anew'
             )
+        unlisted.discard(name)
+    if unlisted:
+        raise ValueError(
+            f'{sums} does not list {", ".join(sorted(unlisted))}: write the digests anew if you '
+            'trust all files there'
+        )

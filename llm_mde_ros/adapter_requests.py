@@ -41,7 +41,7 @@ class AdapterRequests:
     @property
     def loading(self) -> str:
         """What is being loaded, as a sentence; empty: nothing."""
-        return self._swap.loading
+        return _told(self._swap.loading)
 
     def load(self, adapter: str, done: Callable[[str], None]) -> None:
         """

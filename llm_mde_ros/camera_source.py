@@ -11,6 +11,7 @@ from llm_mde_core.geometry import Camera
 from llm_mde_ros.camera_info import MAX_COEFFICIENTS
 from llm_mde_ros.conversions import camera_from_info, rectified_info
 from llm_mde_ros.reference_history import stamp_ns
+from llm_mde_ros.told_text import in_utf8, shortened
 
 MAX_INFOS = 30  # a second of most cameras; images hardly wait longer for their turn
 ANOTHER_CLOCK_NS = 60_000_000_000  # so far ahead of an image is only what another clock stamped
@@ -135,8 +136,9 @@ class CameraSource:
         """Warn of two cameras; only warn, because many drivers give one camera two frames."""
         if info_frame and image_frame and info_frame.lstrip('/') != image_frame.lstrip('/'):
             self.state = 'from camera_info of another frame'
+            own, others = shortened(in_utf8(info_frame)), shortened(in_utf8(image_frame))
             self.warning = (
-                f'camera_info is of frame {info_frame!r} but the image of {image_frame!r}: if '
+                f'camera_info is of frame {own!r} but the image of {others!r}: if '
                 'these are two cameras, depth is wrong. Remap camera_info to that of the image, '
                 'or let the driver give both the same frame_id.'
             )

@@ -48,7 +48,7 @@ class LiveAccuracy:
         self._info: CameraInfo | None = None
         self._compared: tuple | None = None  # what the figures are about
         self._seen_ns = 0  # stamp of the last frame
-        self._stamp_ns = 0  # and of the last one that was compared
+        self._stamp_ns = 0  # and of the last one that was learnt from
         self._compared_s: float | None = None  # time.monotonic
         self._offset_s = math.nan
         self._window = AccuracyWindow()
@@ -106,8 +106,9 @@ class LiveAccuracy:
         """
         Compare a frame: the network's depth, and what became of it; float32 (H, W) metres.
 
-        The figures are of what is published, with correction and filters, where that is known;
-        the correction learns from the network's. limits_m: reference beyond it does not count.
+        The figures are of what is published, with correction and filters, where that is known; the
+        correction learns from the network's, also where nothing is published of it. limits_m:
+        reference beyond it does not count.
         What goes wrong is told by verdict(): a reference that cannot be used is no reason to lose
         the frame.
         """
@@ -118,24 +119,27 @@ class LiveAccuracy:
             points = reference_to_points(message, self._camera_of(message, camera, header))
             seen = seen_by(camera, move_points(points, self._matrix(message, header, settings)))
             pixels = [torch.from_numpy(i).to(depth.device) for i in (seen.rows, seen.columns)]
+            predicted_m = depth[pixels[0], pixels[1]].cpu().numpy()
             published_m = published[pixels[0], pixels[1]].cpu().numpy()
-            known = np.isfinite(published_m) & (published_m > 0)
-            known &= (seen.depth_m >= limits_m[0]) & (seen.depth_m <= limits_m[1])
+            counts = (seen.depth_m >= limits_m[0]) & (seen.depth_m <= limits_m[1])
+            if settings.reference_correct:
+                learned = counts & _is_depth(predicted_m)
+                self._learn(predicted_m[learned], seen.depth_m[learned], stamp_ns(header))
+            known = counts & _is_depth(published_m)
             if known.sum() < MIN_SAMPLES:
                 raise ValueError(
                     f'of {len(points)} points of {message.header.frame_id!r}, {known.sum()} are '
-                    'in the image with a depth; check where the sensor stands, and looks'
+                    'in the image with a depth within depth.min_m and depth.max_m; check where '
+                    'the sensor stands, and looks'
                 )
             self._window.add(published_m[known], seen.depth_m[known])
-            if settings.reference_correct:
-                predicted_m = depth[pixels[0], pixels[1]].cpu().numpy()
-                self.correction = self.correction.towards(
-                    predicted_m[known],
-                    seen.depth_m[known],
-                    elapsed_s=(stamp_ns(header) - self._stamp_ns) / 1e9 if self._stamp_ns else 0.0,
-                )
-            self._stamp_ns, self._compared_s = stamp_ns(header), time.monotonic()
-            self._offset_s = offset_s
+            self._compared_s, self._offset_s = time.monotonic(), offset_s
+
+    def _learn(self, predicted_m: np.ndarray, reference_m: np.ndarray, at_ns: int) -> None:
+        """Let the samples of a frame into the correction, as far as time has gone on."""
+        elapsed_s = (at_ns - self._stamp_ns) / 1e9 if self._stamp_ns else 0.0
+        self._stamp_ns = at_ns
+        self.correction = self.correction.towards(predicted_m, reference_m, elapsed_s=elapsed_s)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -248,6 +252,10 @@ class LiveAccuracy:
     def _age_s(self) -> float | None:
         compared_s = self._compared_s  # the worker may forget it meanwhile
         return None if compared_s is None else time.monotonic() - compared_s
+
+
+def _is_depth(values_m: np.ndarray) -> np.ndarray:
+    return np.isfinite(values_m) & (values_m > 0)
 
 
 def _percent(bias: float) -> str:

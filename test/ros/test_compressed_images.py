@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage
 
-from llm_mde_ros import compressed_images
+from llm_mde_core import picture_check
 from llm_mde_ros.conversions import compressed_depth_to_depth, compressed_to_rgb
 
 RNG = np.random.default_rng(7)
@@ -121,7 +121,7 @@ def test_a_chunk_that_is_longer_than_the_file_is_refused_before_decoding(at: int
     png = bytearray(compress(RGB, '.png', 'png').data)
     png[at : at + 4] = struct.pack('>I', 0xF0000000)
     with pytest.raises(ValueError, match='broken or cut off PNG'):
-        compressed_images._checked(bytes(png))
+        picture_check.checked_picture(bytes(png))
 
 
 def test_texts_and_profiles_of_a_png_never_reach_the_decoder():
@@ -130,7 +130,7 @@ def test_texts_and_profiles_of_a_png_never_reach_the_decoder():
     text = chunk(b'zTXt', b'k\0\0' + zlib.compress(bytes(100)))
     profile = chunk(b'iCCP', b'p\0\0' + zlib.compress(bytes(100)))
     message = CompressedImage(format='png', data=png[:33] + text + profile + png[33:])
-    assert compressed_images._checked(bytes(message.data)) == (png, (8, 6))
+    assert picture_check.checked_picture(bytes(message.data)) == png
     np.testing.assert_array_equal(compressed_to_rgb(message), RGB)
 
 
@@ -180,12 +180,12 @@ def test_the_size_of_a_jpeg_is_found_behind_other_segments():
     data = bytes(compress(SMOOTH, '.jpg', 'jpeg').data)
     comment, huffman, fill = b'\xff\xfe\0\x05abc', b'\xff\xc4\0\x07abcde', b'\xff\xff'
     data = data[:2] + comment + huffman + fill + data[2:]
-    assert compressed_images._jpeg_size(data) == (64, 48)
+    assert picture_check._jpeg_size(data) == (64, 48)
 
 
 def test_a_progressive_jpeg_is_read():
     _, data = cv2.imencode('.jpg', SMOOTH[..., ::-1], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
-    assert compressed_images._jpeg_size(data.tobytes()) == (64, 48)
+    assert picture_check._jpeg_size(data.tobytes()) == (64, 48)
     assert compressed_to_rgb(CompressedImage(data=data.tobytes())).shape == (48, 64, 3)
 
 

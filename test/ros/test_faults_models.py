@@ -84,10 +84,23 @@ def name_no_text(folder: Path) -> None:
         file.write('[]')
 
 
-def changed_after_sums(folder: Path) -> None:
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    (folder / 'SHA256SUMS').write_text(f'{digest}  {WEIGHTS}\n')
+def write_sums(folder: Path) -> None:
+    lines = [
+        f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n'
+        for file in folder.iterdir()
+        if file.suffix in ('.json', '.safetensors')
+    ]
+    (folder / 'SHA256SUMS').write_text(''.join(lines))
+
+
+def weights_changed_after_sums(folder: Path) -> None:
+    write_sums(folder)
     change_weights(folder, lambda weights: weights['head.norm.bias'].add_(0.1))
+
+
+def configuration_changed_after_sums(folder: Path) -> None:
+    write_sums(folder)
+    change_config(folder, max_depth_m=5.0)
 
 
 FAULTS = {  # what is done to the folder, and what is said
@@ -104,7 +117,11 @@ FAULTS = {  # what is done to the folder, and what is said
         'mismatched_keys',
     ),
     'weights that are no numbers': (lambda folder: change_weights(folder, spoil), 'finite'),
-    'weights that somebody changed': (changed_after_sums, 'somebody changed it'),
+    'weights that somebody changed': (weights_changed_after_sums, 'somebody changed it'),
+    'configuration that somebody changed': (
+        configuration_changed_after_sums,
+        'somebody changed it',
+    ),
     'a pickle as weights': (lambda folder: pickled(folder, WEIGHTS), 'get them again'),
     'a pickle in place of weights': (pickle_alone, 'safetensors'),
     'a pickle in the index': (index_names_a_pickle, 'only safetensors'),

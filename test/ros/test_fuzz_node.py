@@ -201,7 +201,8 @@ def check_numbers(outputs: dict[str, Any], parameters: DepthNodeParameters) -> N
     assert (known >= parameters.depth_min_m - 0.001).all()
     assert (known <= parameters.depth_max_m + 0.001).all()
     confidence = np.frombuffer(outputs['confidence'].data, np.float32)
-    assert ((confidence >= 0) & (confidence <= 1) | np.isnan(confidence)).all()
+    assert ((confidence >= 0) & (confidence <= 1)).all()
+    assert (confidence[np.isnan(values) | (values == 0)] == 0).all()
     points, _ = cloud_to_points(outputs['points'])
     assert not np.isinf(points).any()
     info = outputs['depth/camera_info']

@@ -56,12 +56,14 @@ def correct(accuracy, depth, settings, *, stamp_s=1e6, camera=CAMERA, **header):
     return accuracy.correct(depth, camera=camera, header=header, settings=settings)
 
 
-def process(accuracy, depth, settings=LEFT, *, stamp_s=100.0, camera=CAMERA, **header):
+def process(
+    accuracy, depth, settings=LEFT, *, stamp_s=100.0, camera=CAMERA, max_m=math.inf, **header
+):
     """Return the depth that the node would publish of a frame."""
     corrected = correct(accuracy, depth, settings, stamp_s=stamp_s, camera=camera, **header)
     accuracy.compare(
         depth,
-        published=corrected,
+        published=torch.where(corrected <= max_m, corrected, math.nan),
         camera=camera,
         header=header_at(stamp_s, **header),
         settings=settings,
@@ -119,6 +121,17 @@ def test_unknown_depth_is_not_compared(accuracy):
     process(accuracy, depth)
     assert accuracy.figures().samples == 32
     assert accuracy.figures().abs_rel == pytest.approx(0.1, rel=1e-4)
+
+
+def test_a_correction_also_learns_where_depth_is_too_far_to_be_published(accuracy):
+    for stamp_s in np.arange(100.0, 160.0):
+        accuracy.add(scan_of_wall(1.8, stamp_s))
+        process(accuracy, wall(2.16), HOLD, stamp_s=stamp_s, max_m=2.0)
+        if stamp_s == 100.0:
+            assert 'within depth.min_m and depth.max_m' in accuracy.verdict()[1]
+            assert accuracy.figures().samples == 0
+    assert accuracy.correction.scale == pytest.approx(1.8 / 2.16, rel=0.01)
+    assert accuracy.figures().abs_rel < 0.05  # of what is published by now
 
 
 def test_reference_beyond_the_limits_of_depth_is_not_compared(accuracy):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+import time
 from xml.etree import ElementTree
 
 import pytest
@@ -88,6 +89,9 @@ def test_the_node_that_hears_of_the_camera_has_no_more_than_is_allowed(
     assert 'camera_configuring' in names
 
 
+REFERENCE = '/sensor/depth/image'
+
+
 @pytest.fixture
 def depth_node(own_domain: None, tiny_model_dir: Path) -> Iterator[DepthNode]:
     rclpy.init(args=['--ros-args', '-p', f'model:={tiny_model_dir}', '-p', 'device:=cpu'])
@@ -99,7 +103,12 @@ def depth_node(own_domain: None, tiny_model_dir: Path) -> Iterator[DepthNode]:
     rclpy.shutdown()
 
 
-def test_it_is_what_a_running_node_has(depth_node: DepthNode) -> None:
+def set_parameter(node: Node, name: str, value: str) -> None:
+    [result] = node.set_parameters([Parameter(name, value=value)])
+    assert result.successful, result.reason
+
+
+def test_it_is_what_a_running_node_has(depth_node: DepthNode, camera_node: Node) -> None:
     """Read from the node itself: other processes at times never discover all of it."""
     policy = FILE.read_text()
     assert depth_node.trigger_configure() == TransitionCallbackReturn.SUCCESS
@@ -108,11 +117,19 @@ def test_it_is_what_a_running_node_has(depth_node: DepthNode) -> None:
     subscribed = names(depth_node.get_subscriber_names_and_types_by_node(*of))
     depth_node.create_subscription(Image, 'depth/image', lambda _: None, 1)
     for transport in ('raw', 'compressed'):
-        [result] = depth_node.set_parameters([Parameter('image_transport', value=transport)])
-        assert result.successful, result.reason
+        set_parameter(depth_node, 'image_transport', transport)
         depth_node.poll()
         subscribed |= names(depth_node.get_subscriber_names_and_types_by_node(*of))
     assert subscribed - {'/depth/image'} == allowed(policy, 'topic', 'subscribe')
+    camera_node.create_publisher(Image, REFERENCE, 1)
+    set_parameter(depth_node, 'reference.topic', REFERENCE)
+    end_s = time.monotonic() + 30
+    while REFERENCE not in subscribed:
+        assert time.monotonic() < end_s
+        depth_node.poll()
+        subscribed |= names(depth_node.get_subscriber_names_and_types_by_node(*of))
+    wider = allowed(sros2_policy(reference=REFERENCE), 'topic', 'subscribe')
+    assert subscribed - {'/depth/image'} | {'/tf', '/tf_static'} == wider  # those are tf2's
     missing = {f'/{topic.name}' for topic in OUTPUTS if topic.message_type is None}
     published = names(depth_node.get_publisher_names_and_types_by_node(*of))
     assert published == allowed(policy, 'topic', 'publish') - missing

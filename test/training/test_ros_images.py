@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from llm_mde_core import Camera
-from llm_mde_train.ros_images import is_color, is_depth, to_camera, to_depth, to_rgb
+from llm_mde_train.ros_images import (
+    image_size,
+    is_color,
+    is_depth,
+    to_camera,
+    to_depth,
+    to_rgb,
+)
 
 RGB = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [200, 100, 50]]], np.uint8)
 
@@ -151,8 +158,8 @@ def test_compressed_metres_are_quantised_in_inverse_depth():
         (to_rgb, image(RGB, 'rgb8', data=np.zeros(5, np.uint8)), 'has 5 bytes'),
         (to_rgb, image(RGB, 'rgb8', step=3), 'step 3'),
         (to_rgb, image(RGB, 'rgb8', height=0, data=np.zeros(0, np.uint8)), '2 x 0 pixels'),
-        (to_rgb, compressed(b'hello', 'jpeg'), '5 bytes, is broken'),
-        (to_rgb, compressed(b'', 'jpeg'), '0 bytes, is broken'),
+        (to_rgb, compressed(b'hello', 'jpeg'), 'neither JPEG nor PNG'),
+        (to_rgb, compressed(b'', 'jpeg'), 'neither JPEG nor PNG'),
         (to_depth, compressed(b'hello', '16UC1; compressedDepth rvl'), 'only png'),
         (to_depth, compressed(png(RGB), '16UC1; compressedDepth png'), 'uint8'),
     ],
@@ -160,6 +167,14 @@ def test_compressed_metres_are_quantised_in_inverse_depth():
 def test_what_cannot_be_read_is_refused_in_a_sentence(read, message, sentence):
     with pytest.raises(ValueError, match=sentence):
         read(message)
+
+
+def test_a_picture_too_large_for_memory_is_refused_before_it_is_decoded():
+    _, png = cv2.imencode('.png', np.zeros((4200, 4000), np.uint8))
+    message = SimpleNamespace(format='png', data=png)
+    for decode in (to_rgb, image_size):
+        with pytest.raises(ValueError, match='4000 x 4200 pixels is refused as too large'):
+            decode(message)
 
 
 def info(camera: Camera, *, capitals: bool = False, p_fx: float | None = None, **changes):

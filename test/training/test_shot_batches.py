@@ -11,7 +11,7 @@ from training.conftest import plain_sample
 
 from llm_mde_core import LLMMDEConfig
 from llm_mde_train.samples import Sample
-from llm_mde_train.shot_batches import LARGEST_ZOOM, ShotBatches
+from llm_mde_train.shot_batches import LARGEST_ZOOM, ROTATION_DEG, ShotBatches
 
 
 @pytest.fixture
@@ -44,6 +44,20 @@ def test_shape_and_lens_are_those_of_inference(config):
     for focal_px in batch.focal_px.tolist():
         zoom = focal_px / shot.camera.focal_px
         assert 0.97 < zoom < 1.03 * np.exp(LARGEST_ZOOM)
+
+
+def test_shots_are_turned_more_than_where_images_are_many(config):
+    shot = plain_sample(2.0, width=320, height=240)
+    shot.depth_m[:120] = 1.0  # the border between them is level
+    source = batches([shot], [], config, shots_per_batch=1)
+    angles_deg = []
+    for _ in range(60):
+        depth_m = source.next().depth_m[0].numpy()
+        near = (depth_m < 1.5) & np.isfinite(depth_m)
+        left, right = near[:, 16:24].sum(), near[:, -24:-16].sum()
+        span = depth_m.shape[1] - 40
+        angles_deg.append(abs(np.degrees(np.arctan((right - left) / 8 / span))))
+    assert ROTATION_DEG - 2.0 < max(angles_deg) < ROTATION_DEG + 1.0
 
 
 def test_a_large_camera_is_shrunk_once_and_its_lens_stays_right(config):

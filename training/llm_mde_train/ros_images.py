@@ -7,6 +7,7 @@ ROS 2 alike, without either being installed.
 
 from __future__ import annotations
 
+from contextlib import suppress
 import struct
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from llm_mde_core import Camera
 from llm_mde_core.calibration import check_calibration
+from llm_mde_core.picture_check import PNG_START, checked_picture
 
 # Type, channels and cv2.cvtColor's code. OpenCV names a Bayer mosaic after the second row, from
 # its second pixel, ROS after the first row; plain 8UC3 is BGR, as RViz shows it.
@@ -40,7 +42,6 @@ GREY_LAYOUTS: dict[str, tuple[str, int, int | None]] = {
     'mono16': ('u2', 1, cv2.COLOR_GRAY2RGB),
 }
 DEPTH_TYPES = {'32FC1': 'f4', '16UC1': 'u2'}
-_PNG_START = b'\x89PNG\r\n\x1a\n'
 
 
 def is_compressed(message: Any) -> bool:
@@ -131,9 +132,10 @@ def to_camera(info: Any, *, rectified: bool) -> Camera:
         distortion_model=_lens_model(info, distortion) if distorted else '',
         distortion=distortion if distorted else (),
     )
-    check_calibration(camera, matrix, of=of)
     bins = max(info.binning_x, 1), max(info.binning_y, 1)
-    return camera.resized(width=width // bins[0], height=height // bins[1])
+    camera = camera.resized(width=width // bins[0], height=height // bins[1])
+    check_calibration(camera, matrix, of=of)
+    return camera
 
 
 def image_size(message: Any) -> tuple[int, int]:
@@ -181,7 +183,7 @@ def _decompressed_depth(message: Any) -> np.ndarray:
     Its 12-byte header holds a word, then a and b, with which 32FC1 depth was quantised in 1/z.
     """
     data = bytes(message.data)
-    start = data.find(_PNG_START, 0, 32)
+    start = data.find(PNG_START, 0, 32)
     if 'rvl' in message.format.lower() or start not in (0, 12):
         raise ValueError(
             f'compressed depth of format {message.format!r} is not read, only png; record the raw '
@@ -208,7 +210,10 @@ def _metres(pixels: np.ndarray) -> np.ndarray:
 
 
 def _decoded(message: Any, data: np.ndarray, flags: int) -> np.ndarray:
-    decoded = cv2.imdecode(np.asarray(data, np.uint8), flags) if len(data) else None
+    safe = checked_picture(bytes(data))
+    decoded = None
+    with suppress(cv2.error):  # of a side beyond OpenCV's own limit
+        decoded = cv2.imdecode(np.frombuffer(safe, np.uint8), flags)
     if decoded is None:
         raise ValueError(
             f'a compressed image of format {message.format!r}, {len(data)} bytes, is broken'

@@ -14,7 +14,7 @@ from llm_mde_train.batches import LENS_SIGMA, Batch, collate
 from llm_mde_train.samples import Sample
 
 LARGEST_ZOOM = 0.15  # of the logarithm of the focal length
-ROTATION_DEG = 8.0  # more than where images are many: few show how else the camera may be held
+ROTATION_DEG = 8.0  # of all images; few shots show but few ways in which the camera is held
 CHANGED_LIGHT = 0.5  # part of the images; the others are shown as the camera took them
 DENSITY = 2.0  # pixels that are kept for each of the network's, along each side
 
