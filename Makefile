@@ -43,7 +43,7 @@ demo: setup
 	$(BIN)/llm-mde demo $(if $(BAG),--bag '$(BAG)') --out '$(OUT)'
 
 test: setup messages
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 soak: setup messages
 	PYTHONPATH=test $(BIN)/python -m soak --minutes '$(MINUTES)' --out '$(OUT)/soak'
