@@ -202,3 +202,12 @@ def test_an_unusable_one_is_refused_until_it_changes():
         with pytest.raises(ValueError, match='nan'):
             ask(source, info(fx=float('nan')))
     assert ask(source, info())[0].fx == 60.0
+
+
+def test_of_long_frames_a_part_is_told():
+    source, message = CameraSource(), info()
+    message.header.frame_id = 'left' * 100_000
+    ask(source, message, image_frame='\udcff' * 100_000)
+    assert 'leftleft' in source.warning
+    assert 'Remap camera_info' in source.warning
+    assert len(source.warning.encode()) < 1500

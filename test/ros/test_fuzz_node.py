@@ -40,6 +40,8 @@ from llm_mde_ros.parameters import DepthNodeParameters
 OUTPUTS = ('depth/image', 'depth/camera_info', 'depth/preview', 'confidence', 'points')
 LIMIT_MEGAPIXELS = 0.01
 HANGS_AFTER_S = 20.0
+LONGEST_SENTENCE = 1500
+FRAMES = st.sampled_from(['', '/camera', 'another', 'c' * 100_000])
 PARAMETERS = st.builds(
     DepthNodeParameters,
     camera_info_timeout_s=st.just(0.0),
@@ -162,7 +164,7 @@ def test_compressed_images_are_answered_right_or_dropped(
 def check(data: st.DataObject, inside: Inside, image: Any, size: tuple[int, int]) -> None:
     info = data.draw(calibrations(size))
     inside.parameters = data.draw(PARAMETERS)
-    image.header.frame_id = 'camera'
+    image.header.frame_id = data.draw(mostly(st.just('camera'), FRAMES))
     image.header.stamp.sec = data.draw(st.integers(-(2**31), 2**31 - 1))
     image.header.stamp.nanosec = data.draw(mostly(st.integers(0, 999_999_999), UINT32))
     fault, size = judged(image)
@@ -171,6 +173,7 @@ def check(data: st.DataObject, inside: Inside, image: Any, size: tuple[int, int]
         fault = fault or fault_of_calibration(info, size, rectified=rectified)
     event(fault.partition(' ')[0])
     outputs = inside.send(image, info)
+    assert all(len(sentence) < LONGEST_SENTENCE for sentence in inside.sentences)
     if not outputs:
         return
     assert not fault, 'an output from bad input'
