@@ -313,7 +313,8 @@ def node_measurement(options: Any) -> Callable[[], list[dict[str, Any]]]:
 def demo_table(report: dict[str, Any]) -> Table:
     """Lay out the figures of a demonstration."""
     latency, abs_rel = report['latency_ms'], report['abs_rel']
-    title = f'{report["bag"]}, model {report["model"]}'
+    adapter = f', adapter {report["adapter"]}' if report['adapter'] else ''
+    title = f'{report["bag"]}, model {report["model"]}{adapter}'
     table = Table(title=title, title_style='bold', show_header=False)
     table.add_column()
     table.add_column(justify='right')

@@ -79,7 +79,7 @@ def run_demo(
     options.out.mkdir(parents=True, exist_ok=True)
     if options.bag:
         check_survives(options.bag, options.out)
-    bag_path = options.bag or render_bag(options.out / 'room', say=say)
+    bag_path = options.bag or render_bag(options.out / 'demo_room', say=say)
     with BagReader(bag_path) as source:
         topics = find_camera_topics(
             source,
@@ -95,7 +95,8 @@ def run_demo(
             )
             Path(folder, 'bag').replace(options.out / 'bag')
         say('Comparing and drawing …')
-        report = {'bag': bag_path.resolve().name, 'model': options.model, **figures}
+        report = {'bag': bag_path.resolve().name, 'model': options.model}
+        report |= {'adapter': options.adapter, **figures}
         with BagReader(options.out / 'bag') as recorded:
             report['node'] = node_counters(recorded)
             report['abs_rel'] = mean_abs_rel(recorded, source, topics)

@@ -44,6 +44,7 @@ def draw_demo(
     frame = read_middle_frame(recorded, source=source, topics=topics)
     latency, abs_rel = report['latency_ms'], report['abs_rel']
     lines = [
+        *([f'adapter {report["adapter"]}'] if report['adapter'] else []),
         f'{report["frames_in"]} images in, {report["frames_out"]} depth images out',
         f'latency {latency["p50"]:.0f} ms (p95 {latency["p95"]:.0f} ms)',
         *([f'AbsRel {abs_rel:.3f}'] if abs_rel is not None else []),

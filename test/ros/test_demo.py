@@ -256,6 +256,7 @@ def test_skipped_images_are_explained(skipped: int, hints: bool) -> None:
     report = {
         'bag': 'bag',
         'model': 'tiny',
+        'adapter': 'out/my_room',
         'frames_in': 40,
         'frames_out': 40 - skipped,
         'frames_skipped': skipped,
@@ -266,4 +267,5 @@ def test_skipped_images_are_explained(skipped: int, hints: bool) -> None:
     }
     console = Console(record=True, width=200)
     console.print(demo_table(report))
+    assert 'bag, model tiny, adapter out/my_room' in console.export_text(clear=False)
     assert ('--rate' in console.export_text()) == hints

@@ -334,6 +334,21 @@ def test_command_ends_with_3_when_a_baseline_is_better(
     ],
 )
 def test_what_users_can_mend_is_a_sentence(arguments, sentence, index, tmp_path):
-    failed = run(*(str(index) if a == 'INDEX' else a for a in arguments), '--out', tmp_path)
+    arguments = [str(index) if a == 'INDEX' else a for a in arguments]
+    failed = run(*arguments, '--out', tmp_path / 'room')
     assert failed.exit_code == 1
     assert sentence in failed.output.replace('\n', ' ')
+
+
+def test_a_folder_of_other_things_is_not_written_into(index, tiny_model_dir, tmp_path):
+    (tmp_path / 'bag').mkdir()
+    (tmp_path / 'bag' / 'metadata.yaml').touch()
+    (tmp_path / 'file').touch()
+    for out, words in (('bag', "'metadata.yaml', which is of no adapter"), ('file', 'is a file')):
+        done = run(
+            *('--index', index, '--set', 'kitchen_train', '--model', tiny_model_dir),
+            *('--device', 'cpu', '--out', tmp_path / out),
+        )
+        assert done.exit_code == 1
+        assert words in ' '.join(done.output.split())
+    assert {path.name for path in (tmp_path / 'bag').iterdir()} == {'metadata.yaml'}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import re
 
 import pytest
 from safetensors import SafetensorError
@@ -37,6 +38,7 @@ def recipe(tmp_path, tiny_model_dir) -> Path:
 def test_fit_then_evaluate(recipe, index, tmp_path):
     trained = run('fit', recipe, '--index', index, '--out', tmp_path / 'run')
     assert trained.exit_code == 0, trained.output
+    assert re.search(r'step 0 of (\d+): .*\nstep', trained.output)  # a log file shows it, too
     assert str(tmp_path / 'run' / 'model') in trained.output.replace('\n', '')
     judged = run(
         *('evaluate', '--model', tmp_path / 'run' / 'model', '--index', index),

@@ -306,3 +306,9 @@ def test_the_recipe_for_nyu_learns_from_files_of_its_form(cheap, tmp_path):
     best = fit(replace(recipe, **small, batch_size=2, steps=1, workers=0), tmp_path / 'run')
     assert 0.0 < best['abs_rel'] < 10.0
     assert (tmp_path / 'run' / 'adapter').exists()
+
+
+def test_a_recipe_that_builds_on_a_run_says_that_it_is_missing(tmp_path):
+    recipe = Recipe(start_from=str(tmp_path / 'tiny' / 'model'))
+    with pytest.raises(FileNotFoundError, match='which is not there: train it first'):
+        fit(recipe, tmp_path / 'run')

@@ -30,6 +30,7 @@ from llm_mde_core.model_files import find_model
 from llm_mde_train.adapt_material import Material, prepare
 from llm_mde_train.adapted_parts import (
     check_choice,
+    check_place,
     fit_scale_shift,
     make_adaptable,
     save_adapter,
@@ -133,11 +134,13 @@ def adapt(
     provenance. In the order of time 35 % of the recording teach, 5 % say when to stop, 30 %
     teach, 5 % say when to stop, and the last 25 % only judge. `notify` is told what is being
     done and what part of that is (0 to 1). An adapter that was in `out` stays until the new one
-    is judged. Raises ValueError for too few frames and a mistaken choice, FileNotFoundError for
-    an unknown model, DivergenceError when the loss is no longer finite.
+    is judged. Raises ValueError for too few frames, a mistaken choice and a folder of other
+    things, FileNotFoundError for an unknown model, DivergenceError when the loss is no longer
+    finite.
     """
     started = time.monotonic()
     check_choice(train)
+    check_place(out)
     torch.manual_seed(seed)
     folder = find_model(model, allow_download=False)
     out.mkdir(parents=True, exist_ok=True)  # now, not after minutes

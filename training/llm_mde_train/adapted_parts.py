@@ -25,7 +25,9 @@ RANK = 16
 LAST_LAYER = 'head.out.3'  # its first output is the position of depth in its range
 TRAINED_IN_FULL = {'lora_head': ['head'], 'head': ['head'], 'scale_shift': [LAST_LAYER]}
 WEIGHTS = 'adapter_model.safetensors'
+UNFINISHED = 'unfinished'  # beside an adapter while the next one is written
 REPORTS = ('metrics.json', 'provenance.json', 'report.html')  # of `llm-mde-train adapt`
+CONFIG = 'adapter_config.json'
 TOO_WIDE = 'reprogramming.to_prototypes'  # as wide as the vocabulary
 
 
@@ -33,6 +35,16 @@ def check_choice(train: str) -> None:
     """Raise ValueError when `train` is none of TRAIN_CHOICES."""
     if train not in TRAIN_CHOICES:
         raise ValueError(f'train must be one of {", ".join(TRAIN_CHOICES)}, not {train!r}')
+
+
+def check_place(out: Path) -> None:
+    """Raise ValueError when `out` is a folder of something other than an adapter, or a file."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'{out} is a file: name a folder for the adapter')
+    ours = {CONFIG, WEIGHTS, *REPORTS, UNFINISHED}
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if held and not held & ours:
+        raise ValueError(f'{out} holds {min(held)!r}, which is of no adapter: name another folder')
 
 
 def make_adaptable(model: LLMMDEForDepthEstimation, *, train: str) -> PeftModel:
@@ -82,7 +94,7 @@ def save_adapter(network: PeftModel, out: Path, *, model: str) -> None:
     weights = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     # One entry alone: safetensors writes several in any order, and no two adapters were equal.
     metadata = {BASE: base_sha256(network.get_base_model())}
-    new = out / 'unfinished'
+    new = out / UNFINISHED
     try:
         config.save_pretrained(str(new))
         # Not save_file: the file would be the user's alone, and the node may run as another.

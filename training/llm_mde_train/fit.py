@@ -116,7 +116,7 @@ def _made_by(
 
 
 def _sha256_of_model(name: str) -> str:
-    return sha256_of([Path(find_model(name, allow_download=False)) / 'model.safetensors'])
+    return sha256_of([Path(_find_model(name)) / 'model.safetensors'])
 
 
 def _validate(
@@ -161,8 +161,18 @@ def _start_model(recipe: Recipe) -> LLMMDEForDepthEstimation:
     return model
 
 
+def _find_model(name: str) -> str:
+    """Return the folder of a bundled model or of one that an earlier run has left."""
+    if len(Path(name).parts) > 1 and not (Path(name) / 'config.json').is_file():
+        raise FileNotFoundError(
+            f'the recipe builds on the model {name!r}, which is not there: train it first, or '
+            'name where it is'
+        )
+    return find_model(name, allow_download=False)
+
+
 def _read_model(name: str) -> LLMMDEForDepthEstimation:
-    folder = find_model(name, allow_download=False)
+    folder = _find_model(name)
     model = LLMMDEForDepthEstimation.from_pretrained(folder)
     # Adapters name the model they belong to: a bundled one, never a folder of this machine.
     model.name_or_path = name if folder != name else ''

@@ -47,6 +47,7 @@ class RunLog:
 
     def __enter__(self) -> RunLog:
         self._bar.start()
+        self._show()
         return self
 
     def __exit__(
@@ -102,7 +103,12 @@ class RunLog:
 
     def _show(self) -> None:
         best = self._best.get('abs_rel', float('nan'))
-        self._bar.update(self._task, note=f'loss {self._loss:.3f}, best abs_rel {best:.3f}')
+        note = f'loss {self._loss:.3f}, best abs_rel {best:.3f}'
+        self._bar.update(self._task, note=note)
+        if not self._bar.console.is_terminal:  # in a log file: a line now and then
+            task = self._bar.tasks[self._task]
+            left_s = '' if task.time_remaining is None else f', {task.time_remaining:.0f} s left'
+            print(f'step {task.completed:.0f} of {self._steps}: {note}{left_s}', flush=True)
 
     def _write(self, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + '\n')
