@@ -38,7 +38,7 @@ setup: $(VENV)/.installed
 messages: $(VENV)/.messages
 
 demo: setup
-	@$(MAKE) --no-print-directory messages \
+	@$(MAKE) --no-print-directory --silent messages \
 	  || echo 'warning: llm_mde_msgs was not built; the node leaves out stats and load_adapter' >&2
 	$(BIN)/llm-mde demo $(if $(BAG),--bag '$(BAG)') --out '$(OUT)'
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 import os
 from pathlib import Path
 import signal
@@ -85,6 +85,14 @@ class NodeUnderTest:
     def text(self) -> str:
         return self.log.read_text(errors='replace')
 
+    def end(self) -> None:
+        """End in order, if that is possible: DDS's shared memory is given back."""
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        self.process.kill()
+        self.process.wait()
+
     def stop(self, number: int = signal.SIGINT) -> int:
         """Send a signal and return the exit status."""
         self.process.send_signal(number)
@@ -99,11 +107,6 @@ class Robot:
 
     def __init__(self, node_under_test: NodeUnderTest) -> None:
         self.under_test = node_under_test
-        self.context = Context()
-        rclpy.init(context=self.context)
-        self.node = Node('robot', context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
         self.stamp_ns = 1_000_000_000_000
         self.received: dict[str, list] = {}
         self.statuses: dict[str, Any] = {}
@@ -111,6 +114,14 @@ class Robot:
         self._calibration: tuple = ()  # that the node has
         self._listeners: dict[str, Any] = {}
         self._clients: dict[str, Any] = {}
+        self._join()
+
+    def _join(self) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context)
+        self.node = Node('robot', context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
         self.node.create_subscription(DiagnosticArray, DIAGNOSTICS.name, self._on_diagnostics, 10)
 
     def close(self) -> None:
@@ -336,7 +347,8 @@ class Robot:
         Return a client that has found its service.
 
         One that was made while DDS discovers the node at times stays alone for ever, while a
-        later one finds it at once: after ten seconds it is made anew.
+        later one finds it at once: after ten seconds it is made anew, and as long as there is
+        nothing else, the whole robot is.
         """
         client, due_s = None, 0.0
 
@@ -345,6 +357,9 @@ class Robot:
             if time.monotonic() >= due_s:
                 if client is not None:
                     self.node.destroy_client(client)
+                    if not (self._cameras or self._listeners or self._clients):
+                        self.close()
+                        self._join()
                 client = self.node.create_client(SERVICES[name], f'depth_node/{name}')
                 due_s = time.monotonic() + 10.0
             return client.service_is_ready()
@@ -408,8 +423,7 @@ def robot_with(start_node: Callable[..., NodeUnderTest]) -> Callable[..., Any]:
             yield robot
         finally:
             robot.close()
-            under_test.process.kill()
-            under_test.process.wait()
+            under_test.end()
 
     return running
 
