@@ -136,9 +136,9 @@ class CameraSource:
         """Warn of two cameras; only warn, because many drivers give one camera two frames."""
         if info_frame and image_frame and info_frame.lstrip('/') != image_frame.lstrip('/'):
             self.state = 'from camera_info of another frame'
-            own, others = shortened(in_utf8(info_frame)), shortened(in_utf8(image_frame))
+            of_info, of_image = shortened(in_utf8(info_frame)), shortened(in_utf8(image_frame))
             self.warning = (
-                f'camera_info is of frame {own!r} but the image of {others!r}: if '
+                f'camera_info is of frame {of_info!r} but the image of {of_image!r}: if '
                 'these are two cameras, depth is wrong. Remap camera_info to that of the image, '
                 'or let the driver give both the same frame_id.'
             )

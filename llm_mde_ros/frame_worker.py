@@ -188,19 +188,12 @@ class FrameWorker:
             self.reset_filters()
         times.end_all(prediction.stage_s)
         self._counters.processed += 1
-        of = {
-            'camera': camera,
-            'header': frame.message.header,
-            'settings': parameters.reference_settings,
-        }
-        compare = partial(
-            self._accuracy.compare,
-            prediction.depth,
-            limits_m=(parameters.depth_min_m, parameters.depth_max_m),
-            **of,
-        )
+        header, network_depth = frame.message.header, prediction.depth
+        settings = parameters.reference_settings
         with stage('outputs'):
-            corrected = self._accuracy.correct(prediction.depth, **of)
+            corrected = self._accuracy.correct(
+                network_depth, camera=camera, header=header, settings=settings
+            )
             depth = self.filters(
                 corrected,
                 camera=camera,
@@ -229,7 +222,16 @@ class FrameWorker:
             header=frame.message.header,
             times=times,
         )
-        return worked, messages, partial(compare, published=prediction.depth)
+        compare = partial(
+            self._accuracy.compare,
+            network_depth,
+            published=prediction.depth,
+            camera=camera,
+            header=header,
+            settings=settings,
+            limits_m=(parameters.depth_min_m, parameters.depth_max_m),
+        )
+        return worked, messages, compare
 
     def _publish(self, messages: dict[str, Any]) -> list[str]:
         """Send and count the messages; return the topics where that failed."""

@@ -119,10 +119,10 @@ class LiveAccuracy:
             points = reference_to_points(message, self._camera_of(message, camera, header))
             seen = seen_by(camera, move_points(points, self._matrix(message, header, settings)))
             pixels = [torch.from_numpy(i).to(depth.device) for i in (seen.rows, seen.columns)]
-            predicted_m = depth[pixels[0], pixels[1]].cpu().numpy()
             published_m = published[pixels[0], pixels[1]].cpu().numpy()
             counts = (seen.depth_m >= limits_m[0]) & (seen.depth_m <= limits_m[1])
             if settings.reference_correct:
+                predicted_m = depth[pixels[0], pixels[1]].cpu().numpy()
                 learned = counts & _is_depth(predicted_m)
                 self._learn(predicted_m[learned], seen.depth_m[learned], stamp_ns(header))
             known = counts & _is_depth(published_m)

@@ -14,6 +14,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from llm_mde_core import LLMMDEForDepthEstimation
+from llm_mde_core.adapter_config import FILE as CONFIG
 from llm_mde_core.image import LLMMDEImageProcessor
 from llm_mde_core.lora import BASE, base_sha256, quiet_peft
 from llm_mde_core.model_files import CHECKPOINTS
@@ -27,7 +28,6 @@ TRAINED_IN_FULL = {'lora_head': ['head'], 'head': ['head'], 'scale_shift': [LAST
 WEIGHTS = 'adapter_model.safetensors'
 UNFINISHED = 'unfinished'  # beside an adapter while the next one is written
 REPORTS = ('metrics.json', 'provenance.json', 'report.html')  # of `llm-mde-train adapt`
-CONFIG = 'adapter_config.json'
 TOO_WIDE = 'reprogramming.to_prototypes'  # as wide as the vocabulary
 
 
